@@ -1,0 +1,1 @@
+"""Tuned neural-network potentials from DFT structures."""

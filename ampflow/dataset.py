@@ -1,0 +1,75 @@
+"""Structures as a few contiguous arrays: what training reads, with no object a structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Dataset"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Fingerprints and labels of some structures, atom after atom, structure after structure.
+
+    Parameters
+    ----------
+    fingerprints
+        (atoms, features).
+    numbers
+        (atoms,) atomic numbers.
+    offsets
+        (structures + 1,) where each structure's atoms begin; the last is the number of atoms.
+    energies
+        (structures,) eV.
+    forces
+        (atoms, 3) eV/Å, or None where some structure has none.
+    """
+
+    fingerprints: NDArray[np.float64]
+    numbers: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    energies: NDArray[np.float64]
+    forces: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.energies)
+
+    @property
+    def atoms_per_structure(self) -> NDArray[np.int64]:
+        """(structures,) number of atoms of each structure."""
+        return np.diff(self.offsets)
+
+    @property
+    def elements(self) -> NDArray[np.int64]:
+        """Atomic numbers that occur, ascending."""
+        return np.unique(self.numbers)
+
+    def composition(self, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Count the atoms of `elements` in each structure: (structures, elements).
+
+        Atoms of other elements are not counted.
+        """
+        structure = np.repeat(np.arange(len(self)), self.atoms_per_structure)
+        counts = np.zeros((len(self), len(elements)), dtype=np.int64)
+        column = np.searchsorted(elements, self.numbers).clip(max=len(elements) - 1)
+        known = elements[column] == self.numbers
+        np.add.at(counts, (structure[known], column[known]), 1)
+        return counts
+
+    def take(self, indices: NDArray[np.int64]) -> Self:
+        """Return the structures at `indices`, in that order."""
+        sizes = self.atoms_per_structure[indices]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        atoms = np.repeat(self.offsets[indices] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        return replace(
+            self,
+            fingerprints=self.fingerprints[atoms],
+            numbers=self.numbers[atoms],
+            offsets=offsets,
+            energies=self.energies[indices],
+            forces=None if self.forces is None else self.forces[atoms],
+        )

@@ -1,0 +1,262 @@
+"""The experiment file: every option, with its type, unit, default and meaning.
+
+This is the only place where options and defaults live. `ampflow init`, the validation of a
+file, `--set`, the form in Prefect's UI and the documentation are all made from these models.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic.config import JsonDict
+
+__all__ = [
+    "Choices",
+    "Data",
+    "Distribution",
+    "Experiment",
+    "Fingerprints",
+    "Range",
+    "Split",
+    "Training",
+    "Tuning",
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _option(default: Any, description: str, unit: str = "", **constraints: Any) -> Any:
+    extra: JsonDict | None = {"unit": unit} if unit else None
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
+
+
+class Data(_Section):
+    """Which structures."""
+
+    files: list[str] = _option(
+        [],
+        "Files of structures with energies: anything ASE reads (.traj, .extxyz, .xyz, .db, "
+        "OUTCAR, vasprun.xml), and globs. With [split] they are divided into train, "
+        "validation and test.",
+    )
+    validation_files: list[str] = _option(
+        [], "Files that are the validation part as they are, instead of a share of `files`."
+    )
+    test_files: list[str] = _option(
+        [], "Files that are the test part as they are, instead of a share of `files`."
+    )
+    on_bad: Literal["error", "skip"] = _option(
+        "error",
+        "What to do with a structure that cannot be used (no energy, NaN, atoms on top of each "
+        'other, ...): "error" stops, "skip" leaves it out and lists it in the report.',
+    )
+    min_distance: float = _option(
+        0.4, "Two atoms nearer than this lie on top of each other.", "Å", ge=0.0
+    )
+
+
+class Fingerprints(_Section):
+    """Gaussian multipole (GMP) fingerprints; docs/fingerprints.md has the formulas."""
+
+    sigmas: list[Annotated[float, Field(gt=0)]] = _option(
+        [0.02, 0.2, 0.4, 0.69, 1.1, 1.66, 2.66, 4.4],
+        "Widths of the Gaussian probes.",
+        "Å",
+        min_length=1,
+    )
+    orders: list[Annotated[int, Field(ge=0, le=8)]] = _option(
+        [0, 1, 2, 3], "Orders of the multipoles, 0 to 8.", min_length=1
+    )
+    cutoff: float = _option(5.0, "Neighbours farther than this are ignored.", "Å", gt=0)
+    normalize: Literal["order", "group"] = _option(
+        "order",
+        '"order": one rotation-invariant feature an order (AMPTorch\'s GMPOrderNorm); "group": '
+        "one a group of harmonics (AMPTorch's GMP, as AmpOpt used it; not invariant from order 2).",
+    )
+    harmonics: Literal["solid", "surface"] = _option(
+        "solid",
+        'Maxwell-Cartesian harmonics: "solid", or "surface" at radius 1 Å. "group" '
+        'normalisation is always "surface".',
+    )
+    square: bool = _option(False, "Keep the squared norm instead of its root.")
+    densities: str = _option(
+        "",
+        "Folder of atomic densities in AMPTorch's format (`<El>_*.g`); empty: ampflow's own table.",
+    )
+
+
+class Split(_Section):
+    """Three disjoint parts: train fits, validation scores trials, test is used once at the end."""
+
+    strategy: Literal["random", "stratified"] = _option(
+        "random", '"random", or "stratified": every composition is divided in the same proportions.'
+    )
+    train: float = _option(0.8, "Share of the structures to fit on.", gt=0, le=1)
+    validation: float = _option(0.1, "Share to prune and score trials on.", ge=0, lt=1)
+    test: float = _option(0.1, "Share to judge the winner on, once.", ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"train + validation + test must be 1, not {total:g}")
+        return self
+
+
+class Training(_Section):
+    """One network (SingleNN): the same small network for every atom, summed to the energy."""
+
+    num_layers: int = _option(3, "Hidden layers.", ge=1, le=50)
+    num_nodes: int = _option(20, "Nodes in each hidden layer.", ge=1, le=4096)
+    activation: Literal["tanh", "silu", "gelu", "relu"] = _option("tanh", "Activation function.")
+    dropout_rate: float = _option(
+        0.0, "Share of nodes dropped in training after each hidden layer.", ge=0, lt=1
+    )
+    epochs: int = _option(100, "Passes over the train part.", ge=1)
+    batch_size: int = _option(32, "Structures a step of the optimiser.", ge=1)
+    lr: float = _option(1e-2, "Adam's learning rate at the start.", gt=0)
+    gamma: float = _option(
+        0.7, "The learning rate is multiplied by this every `step_size` epochs.", gt=0, le=1
+    )
+    step_size: int = _option(10, "Epochs between two decays of the learning rate.", ge=1)
+    precision: Literal["float32", "float64"] = _option(
+        "float32", "Floating-point type of the network. Energies are always summed in float64."
+    )
+    device: Literal["auto", "cpu", "cuda"] = _option(
+        "auto", '"auto": the CPU, which is faster for networks this small, unless they are large.'
+    )
+
+
+class Range(_Section):
+    """Search between two bounds; whole numbers where the option is one."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.high:
+            raise ValueError(f"low ({self.low:g}) must not be above high ({self.high:g})")
+        if self.log and self.low <= 0:
+            raise ValueError("log = true needs low > 0")
+        if self.log and self.step is not None:
+            raise ValueError("log and step exclude each other")
+        if self.step is not None and self.step <= 0:
+            raise ValueError("step must be above 0")
+        return self
+
+
+class Choices(_Section):
+    """Search a list of values."""
+
+    choices: list[bool | int | float | str] = Field(min_length=1)
+
+
+def _kind(value: Any) -> str:
+    has_choices = "choices" in value if isinstance(value, dict) else isinstance(value, Choices)
+    return "choices" if has_choices else "range"
+
+
+Distribution = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_kind)
+]
+
+_SEARCHED = {
+    "num_layers": Range(low=2, high=6),
+    "num_nodes": Range(low=8, high=64, log=True),
+    "dropout_rate": Choices(choices=[0.0, 0.05, 0.1]),
+    "lr": Range(low=1e-4, high=1e-1, log=True),
+    "gamma": Range(low=0.5, high=1.0),
+    "step_size": Range(low=5, high=50, log=True),
+    "batch_size": Choices(choices=[8, 16, 32, 64, 128]),
+}
+
+
+class Tuning(_Section):
+    """The search for the best hyperparameters (Optuna)."""
+
+    trials: int = _option(
+        20, "Trials in the study, all runs together. Raise it and run again to add some.", ge=1
+    )
+    hours: float | None = _option(
+        None,
+        "Stop starting trials after this long in one run; omit it for no limit.",
+        "hours",
+        gt=0,
+    )
+    sampler: Literal["tpe", "random", "cmaes", "gp", "qmc", "grid"] = _option(
+        "tpe", "How the next hyperparameters are chosen."
+    )
+    pruner: Literal["none", "median", "halving", "hyperband"] = _option(
+        "median",
+        "How trials that fall behind on validation are stopped early: median rule, successive "
+        "halving, Hyperband, or none.",
+    )
+    workers: int = _option(
+        0,
+        "Worker processes on this machine, each training one trial at a time; 0: one a core.",
+        ge=0,
+    )
+    storage: str = _option(
+        "",
+        "Where the study is kept: empty for a journal file in the cache folder, or the URL of a "
+        "database (sqlite:///..., postgresql://...).",
+    )
+    space: dict[str, Distribution] = _option(
+        _SEARCHED,
+        "Options of [training] to search, the others stay as they are there. Each is a range, "
+        "{ low, high, log, step }, or { choices }.",
+        min_length=1,
+    )
+
+    @model_validator(mode="after")
+    def _space_is_of_training(self) -> Self:
+        for name, distribution in self.space.items():
+            _check_distribution(name, distribution)
+        return self
+
+
+def _check_distribution(name: str, distribution: Distribution) -> None:
+    """Refuse a searched option that does not exist, or a value that it cannot have."""
+    field = Training.model_fields.get(name)
+    if field is None:
+        raise ValueError(f"space.{name}: no such option of [training]")
+    if isinstance(distribution, Range):
+        if field.annotation not in (int, float):
+            raise ValueError(f"space.{name}: not a number, so give {{ choices = [...] }}")
+        values: list[Any] = [distribution.low, distribution.high]
+    else:
+        values = list(distribution.choices)
+    for value in values:
+        try:
+            Training.model_validate({name: value})
+        except ValidationError as error:
+            raise ValueError(f"space.{name} = {value}: {error.errors()[0]['msg']}") from None
+
+
+class Experiment(_Section):
+    """A whole experiment: data, fingerprints, split, training, tuning."""
+
+    seed: int = _option(0, "Seed of the split, the sampler and every training.", ge=0)
+    out: str = _option("ampflow-results", "Folder for the report, the model and the tables.")
+    cache: str = _option(
+        "", "Folder for fingerprints, studies and checkpoints; empty: `cache` inside `out`."
+    )
+    data: Data = Data()
+    fingerprints: Fingerprints = Fingerprints()
+    split: Split = Split()
+    training: Training = Training()
+    tuning: Tuning = Tuning()

@@ -1,0 +1,94 @@
+"""Writing files so that they are complete or absent, never half."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ampflow.errors import StorageError
+
+__all__ = ["atomic_path", "explain_os_error", "read_json", "write_json", "write_text"]
+
+
+def explain_os_error(error: OSError, path: Path) -> StorageError:
+    """Say in a user's words why `path` could not be written or read."""
+    hints = {
+        errno.ENOSPC: ("the disk is full", "free some space, or choose another folder with --out"),
+        errno.EDQUOT: ("your disk quota is used up", "free some space, or choose another --out"),
+        errno.EROFS: ("the file system is read-only", "choose a folder you can write with --out"),
+        errno.EACCES: ("permission denied", "choose a folder you can write with --out"),
+        errno.EPERM: ("permission denied", "choose a folder you can write with --out"),
+        errno.ENOENT: ("no such file or folder", "check the path"),
+    }
+    why, hint = hints.get(error.errno or 0, (error.strerror or str(error), ""))
+    return StorageError(f"{path}: {why}", hint)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; rename it to `path` on success, remove it on failure.
+
+    The temporary file or folder lies beside `path`, so that the rename is atomic. Where
+    `path` is a folder that exists already, it is replaced.
+
+    Raises
+    ------
+    StorageError
+        If the folder cannot be written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    part = scratch / path.name
+    try:
+        yield part
+        if path.is_dir():
+            path.rename(scratch / "replaced")
+        part.replace(path)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) atomically."""
+    with atomic_path(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON atomically.
+
+    Raises
+    ------
+    ValueError
+        If it holds NaN or infinity, which JSON has no word for.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    StorageError
+        If the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    except ValueError as error:
+        raise StorageError(
+            f"{path}: not valid JSON ({error})", "delete it and run again"
+        ) from error
