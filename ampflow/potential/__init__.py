@@ -1,1 +1,1 @@
-"""TODO."""
+"""Potentials: reference energies, networks, training, saved models and the ASE calculator."""

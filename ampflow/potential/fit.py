@@ -1,0 +1,74 @@
+"""What training found: references, scaling and weights, enough to predict energies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ampflow.dataset import Dataset
+from ampflow.errors import DataError
+from ampflow.potential.network import Network, atomic_energies
+from ampflow.potential.references import ReferenceEnergies
+from ampflow.potential.scaling import Scaler
+
+__all__ = ["Fit"]
+
+_BLOCK = 65536  # atoms predicted at once, so that memory does not grow with the structures
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained network with all it needs. Predictions are made in float64.
+
+    Parameters
+    ----------
+    references, scaler, network
+        As fitted to the train part.
+    weights
+        (network.size,) of the best epoch.
+    """
+
+    references: ReferenceEnergies
+    scaler: Scaler
+    network: Network
+    weights: NDArray[np.float64]
+
+    def atomic(self, dataset: Dataset) -> NDArray[np.float64]:
+        """Return what each atom contributes to the energy: (atoms,) eV.
+
+        Raises
+        ------
+        DataError
+            If an element was not in the train part, or the fingerprints are of another kind.
+        """
+        features = dataset.fingerprints.shape[1]
+        if features != self.network.features:
+            raise DataError(
+                f"the fingerprints have {features} features, the potential was trained on "
+                f"{self.network.features}",
+                "make the fingerprints with the potential's own descriptor",
+            )
+        energies = self.references.per_atom(dataset)
+        weights = torch.from_numpy(self.weights)
+        for start in range(0, len(energies), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            scaled = torch.from_numpy(self.scaler.features(dataset.fingerprints[block]))
+            with torch.no_grad():
+                found = atomic_energies(self.network, weights, scaled)
+            energies[block] += self.scaler.energy * found.numpy()
+        return energies
+
+    def predict(self, dataset: Dataset) -> NDArray[np.float64]:
+        """Return the energy of each structure: (structures,) eV.
+
+        Raises
+        ------
+        DataError
+            As `atomic` does.
+        """
+        if not len(dataset):
+            return np.zeros(0)
+        return np.add.reduceat(self.atomic(dataset), dataset.offsets[:-1])

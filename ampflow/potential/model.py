@@ -1,0 +1,183 @@
+"""A potential that describes itself, and the folder it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from ampflow.dataset import Dataset
+from ampflow.digests import file_digest
+from ampflow.errors import StorageError
+from ampflow.experiment import Training
+from ampflow.files import atomic_path, read_json, write_json
+from ampflow.potential.fit import Fit
+from ampflow.potential.network import Network
+from ampflow.potential.references import ReferenceEnergies
+from ampflow.potential.scaling import Scaler
+
+if TYPE_CHECKING:
+    from ampflow.fingerprints import GMP
+
+__all__ = ["Potential"]
+
+SCHEMA_VERSION = 1
+_MODEL, _WEIGHTS = "model.json", "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Potential:
+    """Structures in, energies out.
+
+    Parameters
+    ----------
+    descriptor
+        Configuration of the fingerprints, as `GMP.config()` gave it.
+    fit
+        What training found.
+    options
+        The options it was trained with.
+    provenance
+        Whatever else is to be remembered, in JSON's types: seeds, digests, versions, scores.
+    """
+
+    descriptor: dict[str, Any]
+    fit: Fit
+    options: Training
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprints(self) -> GMP:
+        """The descriptor, ready to compute."""
+        from ampflow.fingerprints import GMP  # compiles; looking into a model folder should not
+
+        return GMP.from_config(self.descriptor)
+
+    def atomic(self, atoms: Atoms) -> NDArray[np.float64]:
+        """Return what each atom contributes to the energy: (atoms,) eV.
+
+        Raises
+        ------
+        DataError
+            If an element was not in the train part.
+        """
+        return self.fit.atomic(self._dataset([atoms]))
+
+    def predict(self, structures: Iterable[Atoms]) -> NDArray[np.float64]:
+        """Return the energies of some structures: (structures,) eV.
+
+        Raises
+        ------
+        DataError
+            If an element was not in the train part.
+        """
+        return self.fit.predict(self._dataset(list(structures)))
+
+    def _dataset(self, structures: Sequence[Atoms]) -> Dataset:
+        sizes = [len(atoms) for atoms in structures]
+        rows = [self.fingerprints.compute(atoms) for atoms in structures]
+        numbers = [atoms.numbers for atoms in structures]
+        return Dataset(
+            np.concatenate(rows) if rows else np.zeros((0, self.fit.network.features)),
+            np.concatenate(numbers).astype(np.int64) if numbers else np.zeros(0, np.int64),
+            np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+            np.full(len(sizes), np.nan),  # not known: it is what we are asked for
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write the potential to `folder`, replacing what is there, atomically.
+
+        Raises
+        ------
+        StorageError
+            If the folder cannot be written.
+        """
+        fit = self.fit
+        tensors = {
+            "weights": fit.weights,
+            "feature_mean": fit.scaler.mean,
+            "feature_scale": fit.scaler.scale,
+            "elements": fit.references.elements,
+            "reference_energies": fit.references.energies,
+        }
+        with atomic_path(folder) as part:
+            part.mkdir()
+            save_file(tensors, part / _WEIGHTS)
+            description = {
+                "schema_version": SCHEMA_VERSION,
+                "kind": "ampflow SingleNN potential: energies in eV, lengths in Å",
+                "descriptor": self.descriptor,
+                "network": asdict(fit.network),
+                "energy_scale": fit.scaler.energy,
+                "training": self.options.model_dump(mode="json"),
+                "provenance": self.provenance,
+                "weights_digest": file_digest(part / _WEIGHTS),
+            }
+            write_json(part / _MODEL, description)
+
+    @classmethod
+    def load(cls, folder: Path) -> Potential:
+        """Read the potential that `save` wrote to `folder`. Runs no code from it.
+
+        Raises
+        ------
+        StorageError
+            If there is none, it is damaged, or was written by a newer ampflow.
+        """
+        description = _read_description(folder)
+        try:
+            if file_digest(folder / _WEIGHTS) != description["weights_digest"]:
+                raise _damaged(folder, f"{_WEIGHTS} is not the file that was saved")
+            tensors = load_file(folder / _WEIGHTS)
+            references = ReferenceEnergies(tensors["elements"], tensors["reference_energies"])
+            scaler = Scaler(
+                tensors["feature_mean"], tensors["feature_scale"], description["energy_scale"]
+            )
+            network = Network(**description["network"])
+            return cls(
+                description["descriptor"],
+                Fit(references, scaler, network, tensors["weights"]),
+                Training.model_validate(description["training"]),
+                description["provenance"],
+            )
+        except KeyError as error:
+            raise _damaged(folder, f"{error} is missing") from error
+        except (OSError, TypeError, SafetensorError, ValidationError) as error:
+            raise _damaged(folder, str(error)) from error
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    if not (folder / _MODEL).is_file():
+        raise StorageError(
+            f"{folder}: no potential here ({_MODEL} is missing)",
+            "give the folder that a training wrote",
+        )
+    try:
+        description = read_json(folder / _MODEL)
+    except StorageError as error:
+        raise _damaged(folder, error.what) from error
+    if not isinstance(description, dict) or not isinstance(description.get("schema_version"), int):
+        raise _damaged(folder, f"{_MODEL} has no schema_version")
+    version = description["schema_version"]
+    if version > SCHEMA_VERSION:
+        raise StorageError(
+            f"{folder}: written by a newer ampflow (schema {version}, this one reads up to "
+            f"{SCHEMA_VERSION})",
+            "upgrade ampflow",
+        )
+    return description
+
+
+def _damaged(folder: Path, why: str) -> StorageError:
+    return StorageError(
+        f"{folder}: the potential is damaged: {why}", "copy it again, or train it again"
+    )

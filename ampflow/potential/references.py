@@ -1,0 +1,91 @@
+"""Reference energies: the part of an energy that the composition alone explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from ampflow.dataset import Dataset
+from ampflow.errors import DataError
+
+__all__ = ["ReferenceEnergies", "fit_references"]
+
+_RANK_TOLERANCE = 1e-9  # of the largest singular value; counts are whole numbers, so a safe gap
+
+
+@dataclass(frozen=True)
+class ReferenceEnergies:
+    """One energy an element, summed over a structure's atoms.
+
+    Parameters
+    ----------
+    elements
+        (elements,) atomic numbers, ascending.
+    energies
+        (elements,) eV per atom.
+    """
+
+    elements: NDArray[np.int64]
+    energies: NDArray[np.float64]
+
+    def per_atom(self, dataset: Dataset) -> NDArray[np.float64]:
+        """Return the reference energy of each atom: (atoms,) eV.
+
+        Raises
+        ------
+        DataError
+            If a structure has an element that has no reference energy.
+        """
+        unseen = np.setdiff1d(dataset.elements, self.elements)
+        if len(unseen):
+            raise _unseen(unseen, dataset)
+        return self.energies[np.searchsorted(self.elements, dataset.numbers)]
+
+    def of(self, dataset: Dataset) -> NDArray[np.float64]:
+        """Return the reference energy of each structure: (structures,) eV.
+
+        Raises
+        ------
+        DataError
+            If a structure has an element that has no reference energy.
+        """
+        per_atom = self.per_atom(dataset)
+        return np.add.reduceat(per_atom, dataset.offsets[:-1]) if len(dataset) else per_atom
+
+
+def fit_references(dataset: Dataset) -> ReferenceEnergies:
+    """Fit one energy an element to the total energies by least squares.
+
+    Where the compositions do not tell elements apart (water: always two H an O), the energies
+    of least norm are taken; they give such compositions their right energy all the same.
+
+    Parameters
+    ----------
+    dataset
+        The train part, and nothing else.
+
+    Raises
+    ------
+    DataError
+        If there is no structure.
+    """
+    if not len(dataset):
+        raise DataError("no structures to fit reference energies to")
+    elements = dataset.elements
+    counts = dataset.composition(elements).astype(np.float64)
+    energies = np.linalg.lstsq(counts, dataset.energies, rcond=_RANK_TOLERANCE)[0]
+    return ReferenceEnergies(elements, energies.astype(np.float64))
+
+
+def _unseen(numbers: NDArray[np.int64], dataset: Dataset) -> DataError:
+    first = int(np.flatnonzero(np.isin(dataset.numbers, numbers))[0])
+    structure = int(np.searchsorted(dataset.offsets, first, side="right")) - 1
+    names = ", ".join(chemical_symbols[number] for number in numbers)
+    return DataError(
+        f"structure {structure}: no structure of the train part has the element(s) {names}, "
+        "so their energy is unknown",
+        "put structures with these elements into the train part, or leave these structures out",
+    )

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+
+from ampflow.dataset import Dataset
+from ampflow.errors import DataError, StorageError
+from ampflow.experiment import Training
+from ampflow.potential.calculator import AmpflowCalculator, load
+from ampflow.potential.model import Potential
+from ampflow.potential.training import train
+
+Make = Callable[..., Dataset]
+
+OPTIONS = Training(num_layers=2, num_nodes=6, epochs=3)
+
+
+class FakeGMP:
+    """Stands in for the descriptor: features of an atom from its distances alone."""
+
+    def compute(self, atoms: Atoms) -> np.ndarray:
+        distances = atoms.get_all_distances()
+        return np.stack([np.exp(-((distances / width) ** 2)).sum(1) for width in range(1, 6)], 1)
+
+
+@pytest.fixture
+def potential(make: Make) -> Potential:
+    fit = train(make(40, seed=1), make(12, seed=2), OPTIONS, seed=0).fit
+    return _fake(Potential({"sigmas": [1.0]}, fit, OPTIONS, {"seed": 0}))
+
+
+def _fake(potential: Potential) -> Potential:
+    vars(potential)["fingerprints"] = FakeGMP()
+    return potential
+
+
+WATER = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+METHANE_PAIR = Atoms("CHOH", [[0, 0, 0], [1.1, 0, 0], [0, 1.2, 0], [0, 0, 1.3]])
+
+
+# What is loaded is what was saved, to the last bit of every prediction.
+def test_round_trip(potential: Potential, tmp_path: Path) -> None:
+    potential.save(tmp_path / "model")
+    loaded = _fake(Potential.load(tmp_path / "model"))
+    assert loaded.descriptor == potential.descriptor
+    assert loaded.options == potential.options
+    assert loaded.provenance == potential.provenance
+    structures = [WATER, METHANE_PAIR]
+    np.testing.assert_array_equal(loaded.predict(structures), potential.predict(structures))
+
+
+# Saving again replaces the folder whole, and leaves nothing beside it.
+def test_saving_replaces(potential: Potential, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    potential.save(folder)
+    replace(potential, provenance={"seed": 1}).save(folder)
+    assert Potential.load(folder).provenance == {"seed": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+# Structures are predicted one by one as together; the calculator says the same.
+def test_calculator_agrees(potential: Potential) -> None:
+    together = potential.predict([WATER, METHANE_PAIR])
+    for atoms, energy in zip([WATER.copy(), METHANE_PAIR.copy()], together, strict=True):
+        atoms.calc = AmpflowCalculator(potential)
+        assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+        assert atoms.get_potential_energies().sum() == pytest.approx(energy, abs=1e-9)
+    assert potential.predict([]).shape == (0,)
+
+
+# A structure that moved is computed anew.
+def test_calculator_notices_changes(potential: Potential) -> None:
+    atoms = WATER.copy()
+    atoms.calc = AmpflowCalculator(potential)
+    before = atoms.get_potential_energy()
+    atoms.positions[1] *= 1.3
+    assert atoms.get_potential_energy() != before
+
+
+# What the calculator cannot do it says in ASE's way.
+def test_forces_are_not_implemented(potential: Potential) -> None:
+    atoms = WATER.copy()
+    atoms.calc = AmpflowCalculator(potential)
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_forces()
+
+
+# An element that training has not seen has no energy, not the energy zero.
+def test_unseen_element(potential: Potential) -> None:
+    with pytest.raises(DataError, match="Pt"):
+        potential.predict([WATER, Atoms("PtH", [[0, 0, 0], [1.5, 0, 0]])])
+
+
+# Fingerprints of another length than those trained on are refused.
+def test_other_fingerprints(potential: Potential, make: Make) -> None:
+    data = make(4)
+    with pytest.raises(DataError, match="4 features"):
+        potential.fit.predict(replace(data, fingerprints=data.fingerprints[:, :4]))
+
+
+def _edit(folder: Path, **changes: object) -> None:
+    description = json.loads((folder / "model.json").read_text())
+    kept = {k: v for k, v in {**description, **changes}.items() if v is not None}
+    (folder / "model.json").write_text(json.dumps(kept))
+
+
+# Each way a folder can be wrong has a message that says so.
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "model.json").unlink(), "no potential here"),
+        (lambda f: (f / "weights.safetensors").unlink(), "damaged.*weights"),
+        (lambda f: (f / "model.json").write_text("{"), "damaged.*not valid JSON"),
+        (lambda f: (f / "model.json").write_text("[]"), "no schema_version"),
+        (lambda f: _edit(f, schema_version=99), "newer ampflow"),
+        (lambda f: _edit(f, network=None), "'network' is missing"),
+        (lambda f: _edit(f, network={"features": 5}), "damaged"),
+        (lambda f: _edit(f, training={"num_layers": 0}), "damaged"),
+        (lambda f: (f / "weights.safetensors").write_bytes(b"x" * 99), "not the file that was"),
+    ],
+)
+def test_unusable_folder(potential: Potential, tmp_path: Path, damage, message: str) -> None:
+    folder = tmp_path / "model"
+    potential.save(folder)
+    damage(folder)
+    with pytest.raises(StorageError, match=message):
+        load(folder)
+    with pytest.raises(StorageError, match="no potential here"):
+        load(tmp_path / "nowhere")
