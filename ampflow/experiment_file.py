@@ -22,7 +22,9 @@ __all__ = ["load_experiment", "make_experiment", "render_experiment"]
 _PATH_LISTS = ("files", "validation_files", "test_files")
 
 
-def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
+def load_experiment(
+    path: Path, overrides: Iterable[str] = (), changes: Mapping[str, Any] | None = None
+) -> Experiment:
     """Read an experiment file; its paths are relative to its own folder.
 
     Parameters
@@ -30,7 +32,10 @@ def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
     path
         The TOML file.
     overrides
-        Options to replace, as `section.option=value` with a TOML value.
+        Options to replace, as `section.option=value` with a TOML value; paths among them are
+        relative to the current folder.
+    changes
+        More options to replace, as a table.
 
     Raises
     ------
@@ -48,7 +53,7 @@ def load_experiment(path: Path, overrides: Iterable[str] = ()) -> Experiment:
             f"{path}: not valid TOML: {error}", "ampflow init shows the form"
         ) from None
     _make_absolute(table, path.resolve().parent)
-    return make_experiment(table, overrides, origin=str(path))
+    return make_experiment(_merge(table, changes or {}), overrides, origin=str(path))
 
 
 def make_experiment(

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ampflow.errors import OptionError, StorageError
+from ampflow.experiment import Choices, Experiment, Range, Training
+from ampflow.experiment_file import load_experiment, make_experiment, render_experiment
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "experiment.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_rendered_defaults_are_the_defaults(tmp_path: Path) -> None:
+    # `ampflow init` cannot drift from the models: reading its file gives the models' defaults.
+    experiment = load_experiment(write(tmp_path, render_experiment()))
+    assert experiment.model_dump(exclude={"out"}) == Experiment().model_dump(exclude={"out"})
+
+
+def test_rendering_keeps_every_option(tmp_path: Path) -> None:
+    # What was chosen survives writing and reading.
+    chosen = make_experiment(
+        {"seed": 3, "out": "/o", "tuning": {"hours": 1.5, "space": {"lr": {"choices": [0.1]}}}},
+        ["fingerprints.sigmas=[0.5, 1.5]", "data.files=['/a.traj']", "training.activation=silu"],
+    )
+    assert load_experiment(write(tmp_path, render_experiment(chosen))) == chosen
+
+
+def test_every_option_has_a_meaning_in_the_file() -> None:
+    # No option is written without its description and default.
+    text = " ".join(render_experiment().replace("\n#", " ").split())
+    for section in Experiment.model_fields.values():
+        inner = getattr(section.annotation, "model_fields", {})
+        for field in inner.values():
+            assert " ".join(field.description.split()) in text
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    # A run gives the same result from any folder.
+    text = 'out = "res"\n[data]\nfiles = ["a/*.traj", "/abs/b.db"]\n'
+    experiment = load_experiment(write(tmp_path, text))
+    assert experiment.out == str(tmp_path / "res")
+    assert experiment.data.files == [str(tmp_path / "a/*.traj"), "/abs/b.db"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said", "hint"),
+    [
+        ("tuning.trails=5", "tuning.trails: no such option", "trials"),
+        ("tunning.trials=5", "tunning: no such option", "tuning"),
+        ("tuning.trials=0", "tuning.trials", ""),
+        ("tuning.trials=many", "tuning.trials", ""),
+        ("split.train=0.5", "must be 1", ""),
+        ("tuning.space.lr={low=-1, high=2}", "space.lr", ""),
+        ("tuning.space.lr={low=2, high=1}", "must not be above", ""),
+        ("tuning.space.lx={low=1, high=2}", "space.lx: no such option", ""),
+        ("tuning.space.activation={low=1, high=2}", "not a number", ""),
+        ("tuning.trials", "no '='", ""),
+    ],
+)
+def test_a_wrong_option_is_named(tmp_path: Path, override: str, said: str, hint: str) -> None:
+    # The message names the option and, for a typo, the option that was meant.
+    with pytest.raises(OptionError) as caught:
+        load_experiment(write(tmp_path, ""), [override])
+    assert said in caught.value.what
+    assert hint in caught.value.hint
+
+
+def test_setting_an_option_takes_it_out_of_the_search() -> None:
+    # --set training.lr fixes the learning rate, though the default space searches it.
+    experiment = make_experiment({}, ["training.lr=0.5"])
+    assert experiment.training.lr == 0.5
+    assert "lr" not in experiment.tuning.space
+    assert "num_nodes" in experiment.tuning.space
+
+
+def test_a_distribution_is_replaced_whole(tmp_path: Path) -> None:
+    # Half of an old range and half of a new one would be neither.
+    path = write(tmp_path, "[tuning.space]\nlr = { low = 0.1, high = 1, log = true }\n")
+    space = load_experiment(path, ["tuning.space.lr={choices=[0.5]}"]).tuning.space
+    assert space == {"lr": Choices(choices=[0.5])}
+    space = load_experiment(path, ["tuning.space.lr={low=0.2, high=0.3}"]).tuning.space
+    assert space == {"lr": Range(low=0.2, high=0.3)}
+
+
+def test_default_space_is_within_the_options() -> None:
+    # AmpOpt's seven hyperparameters are searched by default, and Training knows them all.
+    expected = {
+        "num_layers", "num_nodes", "lr", "gamma", "dropout_rate", "step_size", "batch_size",
+    }  # fmt: skip
+    assert set(Experiment().tuning.space) == expected
+    assert expected <= set(Training.model_fields)
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    # Missing, not TOML, not text: each says which file.
+    with pytest.raises(StorageError, match=r"no\.toml: no such file"):
+        load_experiment(tmp_path / "no.toml")
+    with pytest.raises(OptionError, match="not valid TOML"):
+        load_experiment(write(tmp_path, "a = = b"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(OptionError, match=r"binary\.toml"):
+        load_experiment(tmp_path / "binary.toml")
