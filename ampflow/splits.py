@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+from ase.formula import Formula
 from numpy.typing import NDArray
 
 from ampflow.digests import digest
@@ -61,13 +62,12 @@ def splits_digest(store_digest: str, options: Split, seed: int) -> str:
     return digest("split", 1, store_digest, options.model_dump(), seed)
 
 
-def ensure_splits(store: FingerprintStore, options: Split, seed: int, folder: Path) -> Path:
-    """Return the file of the split, which is made unless it exists."""
-    path = folder / f"{splits_digest(store.digest, options, seed)}.json"
+def ensure_splits(store: FingerprintStore, options: Split, seed: int, path: Path) -> Splits:
+    """Return the split that `path` is named after, which is made unless it exists."""
     if not path.exists():
         roles = [file["role"] for file in store.header["files"]]
         make_splits(store.index, roles, options, seed).write(path)
-    return path
+    return Splits.read(path)
 
 
 def make_splits(index: Index, roles: list[str], options: Split, seed: int) -> Splits:
@@ -93,19 +93,26 @@ def make_splits(index: Index, roles: list[str], options: Split, seed: int) -> Sp
     shares = {part: getattr(options, part) for part in PARTS if not len(given.get(part, []))}
     pool = np.flatnonzero(role == "files")
     strata = index.formula_ids[pool] if options.strategy == "stratified" else np.zeros(len(pool))
-    drawn = _divide(index.geometries[pool], strata, list(shares.values()), seed)
+    elements = [frozenset(Formula(formula).count()) for formula in index.formulas]
+    elements_of = [elements[number] for number in index.formula_ids[pool]]
+    drawn = _divide(index.geometries[pool], strata, elements_of, list(shares.values()), seed)
     parts = given | {part: pool[chosen] for part, chosen in zip(shares, drawn, strict=True)}
     return Splits(**{part: np.sort(parts[part]) for part in PARTS})
 
 
 def _divide(
-    geometries: NDArray[np.str_], strata: NDArray[np.generic], shares: list[float], seed: int
+    geometries: NDArray[np.str_],
+    strata: NDArray[np.generic],
+    elements: list[frozenset[str]],
+    shares: list[float],
+    seed: int,
 ) -> list[NDArray[np.int64]]:
     """Divide groups of equal geometry by `shares`, keeping the proportions within each stratum.
 
     The groups are shuffled and laid on a line stratum by stratum; each goes to the part that is
-    furthest behind its share so far. Every stratum, however small, is thus spread over the
-    parts as evenly as rounding lets it, and so is the whole.
+    furthest behind its share so far, or to train (the first) if that lacks one of its elements.
+    Every stratum, however small, is thus spread over the parts as evenly as rounding lets it,
+    and so is the whole.
     """
     random = np.random.default_rng(seed)
     _, first, group = np.unique(geometries, return_index=True, return_inverse=True)
@@ -115,10 +122,13 @@ def _divide(
     wanted = np.array(shares) / sum(shares)
     counts = np.zeros(len(shares))
     parts: list[list[NDArray[np.int64]]] = [[] for _ in shares]
+    trained: set[str] = set()
     for chosen in order:
         indices = members[chosen]
         behind = wanted * (counts.sum() + len(indices)) - counts
-        part = int(np.argmax(behind))
+        part = int(np.argmax(behind)) if elements[indices[0]] <= trained else 0
+        if part == 0:
+            trained |= elements[indices[0]]
         parts[part].append(indices)
         counts[part] += len(indices)
     return [np.concatenate(part) if part else np.empty(0, dtype=np.int64) for part in parts]

@@ -16,7 +16,7 @@ from ampflow.store import Index
 def make_index(formula_ids: list[int], geometries: list[int], file_ids: list[int]) -> Index:
     zeros = np.zeros(len(formula_ids), dtype=np.int64)
     names = np.array([f"{geometry:020x}" for geometry in geometries])
-    formulas = [f"F{i}" for i in range(max(formula_ids) + 1)]
+    formulas = [f"CuO{i + 2}" for i in range(max(formula_ids) + 1)]
     ids, files = np.array(formula_ids), np.array(file_ids)
     return Index(zeros + 1, zeros * 1.0, names, formulas, ids, files, zeros)
 
@@ -69,6 +69,17 @@ def test_stratified_keeps_the_proportions_of_each_composition() -> None:
     for part, expected in zip(PARTS, (24, 3, 3), strict=True):
         counts = np.bincount(index.formula_ids[getattr(splits, part)], minlength=10)
         assert np.abs(counts - expected).max() <= 1
+
+
+def test_every_element_is_in_train() -> None:
+    # Nothing can be said of an element that was not trained on, however rare it is.
+    index = make_index([0] * 99 + [1], list(range(100)), [0] * 100)
+    index.formulas[:] = ["H2O", "WO3"]
+    for strategy in ("random", "stratified"):
+        for seed in range(20):
+            splits = make_splits(index, ["files"], Split(strategy=strategy), seed)
+            assert 99 in splits.train
+            assert abs(len(splits.train) - 80) <= 1
 
 
 def test_explicit_files_are_the_parts() -> None:
