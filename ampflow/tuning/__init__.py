@@ -1,1 +1,1 @@
-"""TODO."""
+"""Hyperparameter search that loses nothing: space, samplers, study, and the worker loop."""

@@ -1,0 +1,188 @@
+"""Where studies are kept: a journal file each, or a database."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from ampflow.errors import StorageError
+from ampflow.files import explain_os_error
+
+__all__ = ["explain_storage_errors", "open_storage", "shown"]
+
+# What SQLAlchemy calls a database, the driver we use for it, and the package that has it.
+_DRIVERS = {"postgresql": ("psycopg2", "psycopg2-binary"), "mysql": ("pymysql", "pymysql")}
+_SECONDS_TO_WAIT = 60  # for another process's lock on SQLite
+_SECONDS_TO_CONNECT = 10
+_FLEETING = ("intermediate_value", "param_name", "user_attr", "system_attr")
+
+
+def shown(url: str) -> str:
+    """Return a database URL as it may be shown: without its password."""
+    return _parse(url).render_as_string(hide_password=True)
+
+
+def open_storage(url: str, journal: Path) -> BaseStorage:
+    """Open the storage of a study, creating it where there is none.
+
+    Parameters
+    ----------
+    url
+        Of a database; empty: the journal file.
+    journal
+        The journal file. One study in each, so that opening one does not read them all.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be reached, read or written, or its driver is not installed.
+    """
+    # Optuna's messages go where the program's own go, instead of straight to the terminal.
+    optuna.logging.disable_default_handler()
+    optuna.logging.enable_propagation()
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+    return _open_database(url) if url else _open_journal(journal)
+
+
+@contextmanager
+def explain_storage_errors(where: str) -> Iterator[None]:
+    """Turn what databases and files raise into a `StorageError` that names `where`."""
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        # Only the driver's own words: SQLAlchemy's hold the statement and its parameters.
+        said = _cause(error)
+        raise StorageError(f"{where}: {said}", "check that the database runs") from None
+    except OSError as error:
+        raise explain_os_error(error, Path(error.filename or where)) from error
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = str(getattr(error, "orig", None) or error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
+def _open_journal(path: Path) -> BaseStorage:
+    with explain_storage_errors(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return JournalStorage(_Journal(path))
+        except (ValueError, KeyError) as error:
+            raise StorageError(
+                f"{path}: damaged study journal ({error})",
+                "delete the file; trained networks are kept apart from it and are found again",
+            ) from error
+
+
+class _Journal(JournalFileBackend):
+    """Optuna's journal with a lock that ends with its holder and lines that are never half.
+
+    Optuna's own locks are files, which a killed process leaves behind for others to wait for.
+    A line that a full disk cut short is removed by the next writer; Optuna's backend would
+    write on behind it, and nobody could read the journal any more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append lines, and see that they reach the disk if a trial's fate is among them."""
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        with self._path.open("r+b") as stream:  # closing it ends the lock
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            stream.seek(_end_of_lines(stream))
+            stream.truncate()
+            stream.write(text.encode())
+            stream.flush()
+            # Waiting for the disk at each report would cost more than all else. What follows
+            # in the same file, such as the trial's end, takes the reports to the disk with it.
+            if not all(any(key in log for key in _FLEETING) for log in logs):
+                os.fsync(stream.fileno())
+
+
+def _end_of_lines(stream: BinaryIO) -> int:
+    """Return where the last complete line of `stream` ends."""
+    end = stream.seek(0, os.SEEK_END)
+    block = 1
+    while end:
+        start = max(0, end - block)
+        stream.seek(start)
+        found = stream.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end, block = start, 1 << 16
+    return 0
+
+
+def _parse(url: str) -> sqlalchemy.URL:
+    hint = "postgresql://user@host/name"
+    try:
+        parsed = sqlalchemy.make_url(url)
+        if parsed.drivername in _DRIVERS:
+            driver = f"{parsed.drivername}+{_DRIVERS[parsed.drivername][0]}"
+            parsed = parsed.set(drivername=driver)
+        parsed.get_dialect()
+    except NoSuchModuleError:
+        kind = parsed.drivername
+        raise StorageError(f"tuning.storage: no such kind of database: {kind}", hint) from None
+    except ArgumentError:
+        raise StorageError("tuning.storage: not the URL of a database", hint) from None
+    return parsed
+
+
+def _open_database(url: str) -> BaseStorage:
+    parsed = _parse(url)
+    where = parsed.render_as_string(hide_password=True)
+    try:
+        with explain_storage_errors(where):
+            return _create(parsed)
+    except ImportError:
+        package = dict(_DRIVERS.values()).get(parsed.get_driver_name(), "its Python driver")
+        raise StorageError(
+            f"{where}: the driver for this database is not installed", f"pip install {package}"
+        ) from None
+    except RuntimeError as error:  # tables of another version of Optuna
+        raise StorageError(f"{where}: {error}", "use another database, or upgrade it") from None
+
+
+def _create(url: sqlalchemy.URL) -> BaseStorage:
+    text = url.render_as_string(hide_password=False)
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        if url.database:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        storage = _with_tables(text, connect_args={"timeout": _SECONDS_TO_WAIT})
+        sqlalchemy.event.listen(storage.engine, "connect", _set_up_sqlite)
+        storage.engine.dispose()  # so that the connection made already is set up as well
+        return storage
+    timeout = {"connect_args": {"connect_timeout": _SECONDS_TO_CONNECT}}
+    return _with_tables(text, pool_pre_ping=True, **(timeout if backend in _DRIVERS else {}))
+
+
+def _with_tables(url: str, **options: Any) -> RDBStorage:
+    try:
+        return RDBStorage(url, engine_kwargs=options)
+    except SQLAlchemyError:
+        # Two that meet an empty database both create the tables, and one of them fails.
+        return RDBStorage(url, engine_kwargs=options)
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
