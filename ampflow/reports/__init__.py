@@ -1,1 +1,1 @@
-"""TODO."""
+"""Reports: the page, results.json and the tables of a run."""

@@ -1,0 +1,153 @@
+"""The tables of the page, as rows of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial
+
+from ampflow.experiment import Training
+from ampflow.reports.accuracy import PARTS
+from ampflow.reports.results import Results
+from ampflow.reports.trials import best_trial, parameter_names, trials_frame
+from ampflow.reports.wording import duration, number, option
+
+__all__ = [
+    "Table",
+    "data_files",
+    "hyperparameters",
+    "key_numbers",
+    "skipped_structures",
+    "steps",
+    "trial_rows",
+]
+
+_MOST_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its head, its rows, which row to set off, and what was left out."""
+
+    head: list[str]
+    rows: list[list[str]]
+    marked: int | None = None
+    note: str = ""
+
+
+def key_numbers(results: Results) -> Table:
+    """Errors of winner and linear reference on every part."""
+    head, winner, baseline = [""], ["Winner"], ["Linear reference"]
+    for part in PARTS:
+        if errors := results.errors.get(part):
+            head += [f"{part} ({errors.structures:,})"]
+            winner += [_both(errors.mae_ev, errors.mae_mev_per_atom)]
+            baseline += [_both(errors.baseline_mae_ev, errors.baseline_mae_mev_per_atom)]
+    return Table(head, [winner, baseline], marked=0)
+
+
+def _both(mae_ev: float | None, mae_mev_per_atom: float | None) -> str:
+    if mae_ev is None:
+        return "–"
+    return f"{number(mae_ev)} eV\n{number(mae_mev_per_atom)} meV/atom"
+
+
+def hyperparameters(results: Results, trials: Sequence[FrozenTrial]) -> Table:
+    """Every option of the winner's training, searched or not."""
+    best = best_trial(trials)
+    fixed = results.experiment.training.model_dump()
+    rows = []
+    for name, field in Training.model_fields.items():
+        searched = best.distributions.get(name) if best else None
+        value = best.params[name] if best and searched else fixed[name]
+        found = _range(searched, value) if searched else "fixed"
+        rows.append([name, option(value), found, field.description or ""])
+    return Table(["option", "value", "searched in", "meaning"], rows)
+
+
+def _range(kind: BaseDistribution, value: object) -> str:
+    """Describe what was searched, and say when the best value lies at its edge."""
+    if isinstance(kind, CategoricalDistribution):
+        return ", ".join(option(choice) for choice in kind.choices)
+    assert isinstance(kind, FloatDistribution | IntDistribution)
+    text = f"{option(kind.low)} to {option(kind.high)}" + (", log" if kind.log else "")
+    if kind.low == kind.high:
+        return text
+    low, high, at = (float(x) for x in (kind.low, kind.high, value))  # type: ignore[arg-type]
+    if kind.log:
+        low, high, at = math.log(low), math.log(high), math.log(at)
+    place = (at - low) / (high - low)
+    if place < 0.02:
+        return f"{text}; best at the lower edge"
+    return f"{text}; best at the upper edge" if place > 0.98 else text
+
+
+def trial_rows(trials: Sequence[FrozenTrial]) -> Table:
+    """Trials from the best to the worst, then those that did not complete."""
+    frame = trials_frame(trials)
+    frame["later"] = frame["state"] != "complete"
+    frame = frame.sort_values(["later", "validation_mae_ev", "number"]).drop(columns="later")
+    names = parameter_names(trials)
+    notes = ["note"] if frame["note"].astype(bool).any() else []
+    rows = [
+        [
+            str(trial["number"]),
+            str(trial["state"]),
+            _or_dash(trial["validation_mae_ev"]),
+            _or_dash(trial["best_epoch"]),
+            _or_dash(trial["last_epoch"]),
+            duration(_known(trial["seconds"])),
+            *(_or_dash(trial[name]) for name in names),
+            *(str(trial[note]) for note in notes),
+        ]
+        for trial in frame.head(_MOST_ROWS).astype(object).to_dict("records")
+    ]
+    left = len(frame) - len(rows)
+    note = f"{left:,} more are in trials.csv." if left else ""
+    head = ["trial", "state", "validation MAE (eV)", "best epoch", "last epoch", "time"]
+    return Table([*head, *names, *notes], rows, 0 if best_trial(trials) else None, note)
+
+
+def _known(value: object) -> float | None:
+    return value if isinstance(value, float) and not math.isnan(value) else None
+
+
+def _or_dash(value: object) -> str:
+    missing = value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+    return "–" if missing else option(value)
+
+
+def data_files(predictions: pd.DataFrame) -> Table:
+    """How many structures of each file are in each part."""
+    counts = pd.crosstab(predictions["file"], predictions["part"])
+    parts = [part for part in PARTS if part in counts]
+    rows = [
+        [str(file), *(f"{count:,}" for count in row)]
+        for file, row in zip(counts.index, counts[parts].to_numpy(), strict=True)
+    ]
+    left = len(rows) - _MOST_ROWS
+    note = f"and {left:,} more files" if left > 0 else ""
+    return Table(["file", *parts], rows[:_MOST_ROWS], note=note)
+
+
+def skipped_structures(results: Results) -> Table:
+    """List structures that were left out."""
+    rows = [[item.file, str(item.index), item.reason] for item in results.skipped[:_MOST_ROWS]]
+    left = len(results.skipped) - len(rows)
+    note = f"{left:,} more are in results.json." if left else ""
+    return Table(["file", "structure", "why"], rows, note=note)
+
+
+def steps(results: Results) -> Table:
+    """How long each step took."""
+    rows = [[step, duration(seconds)] for step, seconds in results.seconds.items()]
+    return Table(["step", "time"], rows)
