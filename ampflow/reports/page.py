@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,7 @@ def render_page(results: Results, predictions: pd.DataFrame, trials: Sequence[Fr
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["quoted"] = json.dumps
     environment.filters["count"] = lambda value: f"{value:,}"
     return environment.get_template("page.html").render(
         results=results,
