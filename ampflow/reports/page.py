@@ -152,7 +152,8 @@ def _accuracy_panels(predictions: pd.DataFrame) -> list[_Panel]:
             "parity",
             "Predicted and given energies",
             "Test structures. Left, points on the line are predicted exactly; right, what is "
-            "left over. Point at one to see which structure it is.",
+            "left over. Point at one to see which structure it is. Of more than 3000, the 300 with "
+            "the largest errors and others at random are drawn.",
             parity(predictions),
         ),
         _Panel(
@@ -186,7 +187,8 @@ def _search_panels(results: Results, trials: Sequence[FrozenTrial]) -> list[_Pan
         _Panel(
             "curves",
             "Learning curves",
-            "Error on validation, epoch after epoch, of every trial.",
+            "Error on validation, epoch after epoch; crosses are where trials were pruned. Of more "
+            "than 300 trials, those with the lowest last values are drawn.",
             learning_curves(trials),
         ),
         _Panel(

@@ -59,7 +59,7 @@ def interval(bounds: Interval | None) -> str:
     """Format a 95 % interval of an energy."""
     if bounds is None:
         return "no interval from a single structure"
-    return f"95 % interval {number(bounds[0], 2)} to {number(bounds[1], 2)} eV"
+    return f"95 % interval {number(bounds[0])} to {number(bounds[1])} eV"
 
 
 def verdict(results: Results) -> Verdict:
