@@ -1,0 +1,206 @@
+"""Gaussian multipole (GMP) fingerprints of atoms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ampflow.digests import digest
+from ampflow.errors import DataError, OptionError
+from ampflow.fingerprints.densities import Densities
+from ampflow.fingerprints.harmonics import MAX_ORDER, solid_multipoles, surface_multipoles
+from ampflow.fingerprints.tables import make_tables
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+__all__ = ["GMP", "KERNEL_VERSION"]
+
+KERNEL_VERSION = 1
+"""Raised whenever the same descriptor would give other numbers: stores are named by it."""
+
+
+class GMP:
+    """Gaussian multipole fingerprints: the electron density around each atom, at several widths.
+
+    Parameters
+    ----------
+    sigmas
+        Widths of the Gaussian probes in Å, each once.
+    orders
+        Orders of the multipoles, 0 to 8, each once.
+    cutoff
+        Neighbours at this distance in Å or farther are ignored. The cut is hard.
+    normalize
+        "order": one rotation-invariant feature an order (AMPTorch's GMPOrderNorm). "group": one
+        a group of harmonics, orders ascending (AMPTorch's GMP).
+    harmonics
+        "solid", or "surface" at radius 1 Å. "group" always has surface harmonics.
+    square
+        Keep sums of squares; otherwise their root (and "group" keeps the sign of groups of one).
+    densities
+        Electron densities of the elements; by default ampflow's own.
+
+    Raises
+    ------
+    OptionError
+        If a parameter makes no sense.
+
+    Notes
+    -----
+    docs/fingerprints.md has the formulas. After Lei and Medford, J. Phys. Chem. Lett. 13, 7911
+    (2022), and the code of AMPTorch.
+    """
+
+    def __init__(
+        self,
+        sigmas: Sequence[float],
+        orders: Sequence[int],
+        cutoff: float,
+        normalize: Literal["order", "group"] = "order",
+        harmonics: Literal["solid", "surface"] = "solid",
+        square: bool = False,
+        densities: Densities | None = None,
+    ) -> None:
+        self.sigmas = tuple(float(sigma) for sigma in sigmas)
+        self.orders = tuple(int(order) for order in orders)
+        self.cutoff = float(cutoff)
+        self.normalize = normalize
+        self.harmonics = harmonics
+        self.square = bool(square)
+        self.densities = _builtin() if densities is None else densities
+        self._check()
+        if normalize == "group":
+            self.harmonics, self.orders = "surface", tuple(sorted(self.orders))
+        multipoles = (
+            solid_multipoles(self.orders)
+            if self.harmonics == "solid"
+            else surface_multipoles(
+                self.orders, by_group=normalize == "group", signed=not self.square
+            )
+        )
+        self.feature_names = [
+            f"{feature.name}-sigma{sigma}"
+            for feature in multipoles.features
+            for sigma in self.sigmas
+        ]
+        self._tables = make_tables(multipoles, self.densities, self.sigmas)
+
+    @property
+    def num_features(self) -> int:
+        """Features of an atom."""
+        return len(self.feature_names)
+
+    def compute(self, atoms: Atoms) -> NDArray[np.float64]:
+        """Return the fingerprints of a structure's atoms: (n_atoms, n_features), float64.
+
+        Raises
+        ------
+        DataError
+            If there are no atoms, an element without a density, a position or cell that is not
+            finite, or periodic axes whose cell vectors span no volume.
+        """
+        # Compiled code is loaded when it is needed: importing numba takes half a second.
+        from ampflow.fingerprints.kernel import features
+
+        if len(atoms) == 0:
+            raise DataError("the structure has no atoms")
+        out = np.empty((len(atoms), self.num_features))
+        place = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, self.cutoff)
+        if features(*place, *self._tables, self.square, out) != 0:
+            raise self._explain(atoms)
+        return out
+
+    def config(self, numbers: Iterable[int] | None = None) -> dict[str, Any]:
+        """Return all that `from_config` needs, for JSON.
+
+        Parameters
+        ----------
+        numbers
+            Keep the densities of these elements only.
+
+        Raises
+        ------
+        DataError
+            If one of them has no density.
+        """
+        densities = self.densities if numbers is None else self.densities.subset(numbers)
+        return {**self._parameters, "densities": densities.to_json()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Make the descriptor whose `config()` this is."""
+        return cls(**{**config, "densities": Densities.from_json(config["densities"])})
+
+    @cached_property
+    def digest(self) -> str:
+        """Name of the descriptor: changes with anything that changes a fingerprint."""
+        return digest(self._parameters, self.densities.digest, KERNEL_VERSION)
+
+    def _check(self) -> None:
+        for name, values in (("sigmas", self.sigmas), ("orders", self.orders)):
+            if not values or len(set(values)) < len(values):
+                raise OptionError(f"{name} = {list(values)}: give at least one, each once")
+        if not all(0 < sigma < np.inf for sigma in self.sigmas):
+            raise OptionError(f"sigmas = {list(self.sigmas)}: each must be above 0 (Å)")
+        if not all(0 <= order <= MAX_ORDER for order in self.orders):
+            raise OptionError(f"orders = {list(self.orders)}: each must be 0 to {MAX_ORDER}")
+        if not 0 < self.cutoff < np.inf:
+            raise OptionError(f"cutoff = {self.cutoff}: must be above 0 (Å)")
+        if self.normalize not in ("order", "group"):
+            raise OptionError(f"normalize = {self.normalize!r}", '"order" or "group"')
+        if self.harmonics not in ("solid", "surface"):
+            raise OptionError(f"harmonics = {self.harmonics!r}", '"solid" or "surface"')
+
+    def _explain(self, atoms: Atoms) -> DataError:
+        """Say why the kernel refused a structure."""
+        for number in set(atoms.numbers.tolist()):
+            self.densities.of(number)
+        if not np.isfinite(atoms.positions).all():
+            where = int(np.argmin(np.isfinite(atoms.positions).all(axis=1)))
+            return DataError(f"the position of atom {where} is not finite")
+        if not np.isfinite(atoms.cell.array).all():
+            return DataError("the cell is not finite")
+        vectors = atoms.cell.array[atoms.pbc]
+        if np.linalg.matrix_rank(vectors) < len(vectors):
+            axes = " ".join(name for name, on in zip("abc", atoms.pbc, strict=True) if on)
+            return DataError(
+                f"periodic along {axes}, but its cell vectors there span no volume: "
+                f"{vectors.tolist()}",
+                "give the structure a cell, or set its pbc to False",
+            )
+        return DataError(
+            f"the cutoff of {self.cutoff} Å holds too many copies of the {len(atoms)} atoms",
+            "check the cell (in Å), or choose a smaller fingerprints.cutoff",
+        )
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {
+            "sigmas": list(self.sigmas),
+            "orders": list(self.orders),
+            "cutoff": self.cutoff,
+            "normalize": self.normalize,
+            "harmonics": self.harmonics,
+            "square": self.square,
+        }
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GMP) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self._parameters.items())
+        return f"GMP({options})"
+
+
+def _builtin() -> Densities:
+    from ampflow.fingerprints.densities import builtin_densities
+
+    return builtin_densities()

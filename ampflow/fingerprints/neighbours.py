@@ -1,0 +1,315 @@
+"""Pairs of atoms nearer than a cutoff: any cell, any periodicity, each pair once.
+
+Every atom is moved into the cell along periodic axes, then copied to where a copy can be within
+the cutoff of an atom. Two copies may stand for one pair, seen from either end: only that whose
+first shift other than zero is positive is made. Atoms and copies are sorted into boxes, and each
+atom looks through the boxes around its own.
+"""
+
+from __future__ import annotations
+
+from math import ceil, floor, sqrt
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+__all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "half_pairs"]
+
+NOT_FINITE, BAD_CELL, TOO_MANY = -1, -2, -3  # in place of a number of pairs
+_MOST_COPIES = 20_000_000
+_PAD = 4  # readable entries after the last pair, for vectors
+
+
+class Pairs(NamedTuple):
+    """Pairs (i, copy of j), each once; the arrays may be longer than `found`.
+
+    Parameters
+    ----------
+    found
+        Number of pairs, or a negative code of what is wrong with the input.
+    first, second
+        Atoms i and j; i = j where an atom meets its own copy.
+    x, y, z
+        Displacement from i to the copy of j, in Å.
+    """
+
+    found: int
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    z: NDArray[np.float64]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def half_pairs(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
+) -> Pairs:
+    """Find every pair of atoms, or of an atom and a copy, nearer than the cutoff.
+
+    Parameters
+    ----------
+    positions
+        (atoms, 3) in Å, inside the cell or not.
+    cell
+        (3, 3) in Å, a vector a row; only those of periodic axes are looked at.
+    pbc
+        (3,) which axes are periodic.
+    cutoff
+        In Å; a pair at exactly this distance is left out.
+    """
+    if not _finite(positions, cell, cutoff):
+        return _nothing(NOT_FINITE)
+    lattice, inverse, share = _complete(cell, pbc)
+    if not share > 1e-9:
+        return _nothing(BAD_CELL)
+    margin = np.empty(3)
+    for k in range(3):
+        per_height = inverse[0, k] ** 2 + inverse[1, k] ** 2 + inverse[2, k] ** 2
+        margin[k] = cutoff * sqrt(per_height) + 1e-9
+    wrapped, scaled = _wrap(positions, lattice, inverse, pbc)
+    total, points, owner = _copies(wrapped, scaled, lattice, pbc, margin)
+    if total < 0:
+        return _nothing(total)
+    return _search(points, owner, total, len(positions), cutoff)
+
+
+@njit(nogil=True)
+def _nothing(code: int) -> Pairs:
+    none, nowhere = np.empty(0, np.int64), np.empty(0)
+    return Pairs(code, none, none, nowhere, nowhere, nowhere)
+
+
+@njit(nogil=True)
+def _finite(positions: NDArray[np.float64], cell: NDArray[np.float64], cutoff: float) -> bool:
+    # Zero times anything finite is zero, times infinity or NaN is NaN.
+    check = 0.0 * cutoff
+    for i in range(len(positions)):
+        check += 0.0 * (positions[i, 0] + positions[i, 1] + positions[i, 2])
+    for k in range(3):
+        check += 0.0 * (cell[k, 0] + cell[k, 1] + cell[k, 2])
+    return check == 0.0
+
+
+@njit(nogil=True, error_model="numpy")
+def _complete(
+    cell: NDArray[np.float64], pbc: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Put unit vectors normal to the periodic ones in place of the others, and invert.
+
+    Returns the three vectors, their inverse, and the volume as a share of the box with the same
+    edges: NaN or nearly 0 if the periodic vectors do not span what they should.
+    """
+    lattice, inverse = np.zeros((3, 3)), np.empty((3, 3))
+    normals = np.zeros((3, 3))  # orthonormal, spanning the vectors that are settled
+    settled, share = 0, 1.0
+    for k in range(3):
+        if pbc[k]:
+            length = sqrt(cell[k, 0] ** 2 + cell[k, 1] ** 2 + cell[k, 2] ** 2)
+            for c in range(3):
+                lattice[k, c] = cell[k, c]
+                normals[settled, c] = cell[k, c] / length
+            share *= _orthogonalise(normals, settled)
+            settled += 1
+    for k in range(3):
+        if not pbc[k]:
+            rest = 0.0
+            for axis in range(3):
+                if rest < 0.5:  # one of the three has at least sqrt(1/3) left
+                    for c in range(3):
+                        normals[settled, c] = 1.0 if c == axis else 0.0
+                    rest = _orthogonalise(normals, settled)
+            for c in range(3):
+                lattice[k, c] = normals[settled, c]
+            settled += 1
+    volume = _minor(lattice, 0, 0) * lattice[0, 0] + _minor(lattice, 0, 1) * lattice[0, 1]
+    volume += _minor(lattice, 0, 2) * lattice[0, 2]
+    for k in range(3):
+        for c in range(3):
+            inverse[c, k] = _minor(lattice, k, c) / volume
+    return lattice, inverse, share
+
+
+@njit(nogil=True, error_model="numpy")
+def _orthogonalise(vectors: NDArray[np.float64], last: int) -> float:
+    """Make a unit vector normal to those before it; return what length it had left."""
+    for _ in range(2):  # once more takes away what rounding left
+        for k in range(last):
+            overlap = 0.0
+            for c in range(3):
+                overlap += vectors[last, c] * vectors[k, c]
+            for c in range(3):
+                vectors[last, c] -= overlap * vectors[k, c]
+    length = sqrt(vectors[last, 0] ** 2 + vectors[last, 1] ** 2 + vectors[last, 2] ** 2)
+    for c in range(3):
+        vectors[last, c] /= length
+    return float(length)
+
+
+@njit(nogil=True)
+def _minor(a: NDArray[np.float64], row: int, column: int) -> float:
+    """Signed minor of a 3 by 3 matrix."""
+    r, s, c, d = (row + 1) % 3, (row + 2) % 3, (column + 1) % 3, (column + 2) % 3
+    return float(a[r, c] * a[s, d] - a[r, d] * a[s, c])
+
+
+@njit(nogil=True)
+def _wrap(
+    positions: NDArray[np.float64],
+    lattice: NDArray[np.float64],
+    inverse: NDArray[np.float64],
+    pbc: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Move atoms into the cell along periodic axes: Cartesian and scaled positions."""
+    wrapped, scaled = np.empty(positions.shape), np.empty(positions.shape)
+    for i in range(len(positions)):
+        for c in range(3):
+            wrapped[i, c] = positions[i, c]
+        for k in range(3):
+            value = 0.0
+            for c in range(3):
+                value += positions[i, c] * inverse[c, k]
+            turns = floor(value) if pbc[k] else 0.0
+            scaled[i, k] = value - turns
+            for c in range(3):
+                wrapped[i, c] -= turns * lattice[k, c]
+    return wrapped, scaled
+
+
+@njit(nogil=True)
+def _extent(points: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], ...]:
+    """Lowest and highest coordinates."""
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for i in range(count):
+        for k in range(3):
+            low[k], high[k] = min(low[k], points[i, k]), max(high[k], points[i, k])
+    return low, high
+
+
+@njit(nogil=True)
+def _copies(
+    wrapped: NDArray[np.float64],
+    scaled: NDArray[np.float64],
+    lattice: NDArray[np.float64],
+    pbc: NDArray[np.bool_],
+    margin: NDArray[np.float64],
+) -> tuple[int, NDArray[np.float64], NDArray[np.int64]]:
+    """Return atoms, then copies that can be near an atom: number, positions, whose they are."""
+    n = len(wrapped)
+    low, high = _extent(scaled, n)
+    room = 1.0
+    for k in range(3):
+        low[k], high[k] = low[k] - margin[k], high[k] + margin[k]
+        if pbc[k]:
+            room *= floor(high[k] - low[k]) + 1.0
+    if room * n > _MOST_COPIES:
+        return TOO_MANY, wrapped, np.empty(0, np.int64)
+    points, owner = np.empty((int(room) * n, 3)), np.empty(int(room) * n, np.int64)
+    for j in range(n):
+        owner[j] = j
+        for k in range(3):
+            points[j, k] = wrapped[j, k]
+    count = n
+    last = np.zeros(3, np.int64)
+    first = np.zeros(3, np.int64)
+    for j in range(n):
+        for k in range(3):
+            if pbc[k]:
+                first[k], last[k] = ceil(low[k] - scaled[j, k]), floor(high[k] - scaled[j, k])
+        for a in range(0, last[0] + 1):
+            for b in range(first[1] if a > 0 else 0, last[1] + 1):
+                for c in range(first[2] if a > 0 or b > 0 else 1, last[2] + 1):
+                    owner[count] = j
+                    for k in range(3):
+                        shift = a * lattice[0, k] + b * lattice[1, k] + c * lattice[2, k]
+                        points[count, k] = wrapped[j, k] + shift
+                    count += 1
+    return count, points, owner
+
+
+@njit(nogil=True, error_model="numpy")
+def _boxes(
+    points: NDArray[np.float64], count: int, cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Sort points into boxes at least as wide as the cutoff.
+
+    Returns the boxes along each axis, the box of each point (3), where each box begins, and the
+    points in the order of their boxes.
+    """
+    low, high = _extent(points, count)
+    across = np.empty(3, np.int64)
+    edge, total = cutoff, np.inf
+    while total > 4.0 * count + 64.0:  # vast and empty: wider boxes
+        total = 1.0
+        for k in range(3):
+            total *= floor((high[k] - low[k]) / edge) + 1.0
+        edge *= 1.0 if total <= 4.0 * count + 64.0 else 1.5
+    for k in range(3):
+        across[k] = int((high[k] - low[k]) / edge) + 1
+    place = np.empty((count, 3), np.int64)
+    start = np.zeros(across[0] * across[1] * across[2] + 1, np.int64)
+    for p in range(count):
+        for k in range(3):
+            place[p, k] = min(int((points[p, k] - low[k]) / edge), across[k] - 1)
+        start[(place[p, 0] * across[1] + place[p, 1]) * across[2] + place[p, 2]] += 1
+    # Where each box ends, then filled backwards down to where it begins.
+    for box in range(1, len(start)):
+        start[box] += start[box - 1]
+    order = np.empty(count, np.int64)
+    for p in range(count - 1, -1, -1):
+        box = (place[p, 0] * across[1] + place[p, 1]) * across[2] + place[p, 2]
+        start[box] -= 1
+        order[start[box]] = p
+    return across, place, start, order
+
+
+@njit(nogil=True)
+def _search(
+    points: NDArray[np.float64], owner: NDArray[np.int64], total: int, n: int, cutoff: float
+) -> Pairs:
+    """Look through the boxes around each atom for atoms after it, and for copies."""
+    across, place, start, order = _boxes(points, total, cutoff)
+    x, y, z = np.empty(total), np.empty(total), np.empty(total)
+    for p in range(total):
+        x[p], y[p], z[p] = points[order[p], 0], points[order[p], 1], points[order[p], 2]
+    near = np.empty(total, np.int64)
+    pairs = _grown(Pairs(0, owner, owner, x, y, z), 32 * n)
+    limit = cutoff * cutoff
+    done = 0
+    for at in range(total):
+        i = order[at]
+        if i >= n:
+            continue
+        found = 0
+        for a in range(max(place[i, 0] - 1, 0), min(place[i, 0] + 2, across[0])):
+            for b in range(max(place[i, 1] - 1, 0), min(place[i, 1] + 2, across[1])):
+                row = (a * across[1] + b) * across[2]
+                begin = start[row + max(place[i, 2] - 1, 0)]
+                for p in range(begin, start[row + min(place[i, 2] + 2, across[2])]):
+                    square = (x[p] - x[at]) ** 2 + (y[p] - y[at]) ** 2 + (z[p] - z[at]) ** 2
+                    near[found] = p
+                    found += (square < limit) & (order[p] > i)  # no branch to mispredict
+        if done + found > len(pairs.first) - _PAD:
+            pairs = _grown(pairs, 2 * (done + found))
+        for e in range(found):
+            p = near[e]
+            pairs.first[done], pairs.second[done] = i, owner[order[p]]
+            pairs.x[done] = x[p] - x[at]
+            pairs.y[done] = y[p] - y[at]
+            pairs.z[done] = z[p] - z[at]
+            done += 1
+        pairs = Pairs(done, pairs.first, pairs.second, pairs.x, pairs.y, pairs.z)
+    return pairs
+
+
+@njit(nogil=True)
+def _grown(pairs: Pairs, room: int) -> Pairs:
+    size = room + _PAD
+    first, second = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    x, y, z = np.zeros(size), np.zeros(size), np.zeros(size)
+    for e in range(pairs.found):
+        first[e], second[e] = pairs.first[e], pairs.second[e]
+        x[e], y[e], z[e] = pairs.x[e], pairs.y[e], pairs.z[e]
+    return Pairs(pairs.found, first, second, x, y, z)
