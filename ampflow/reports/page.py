@@ -127,6 +127,7 @@ def render_page(results: Results, predictions: pd.DataFrame, trials: Sequence[Fr
         search=_search_panels(results, trials) if trials else [],
         hyperparameters=tables.hyperparameters(results, trials) if results.model else None,
         trials=tables.trial_rows(trials),
+        trial_notes=tables.trial_notes(trials),
         files=tables.data_files(predictions),
         skipped=tables.skipped_structures(results),
         steps=tables.steps(results),

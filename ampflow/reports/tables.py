@@ -97,24 +97,32 @@ def trial_rows(trials: Sequence[FrozenTrial]) -> Table:
     frame["later"] = frame["state"] != "complete"
     frame = frame.sort_values(["later", "validation_mae_ev", "number"]).drop(columns="later")
     names = parameter_names(trials)
-    notes = ["note"] if frame["note"].astype(bool).any() else []
     rows = [
         [
             str(trial["number"]),
             str(trial["state"]),
-            _or_dash(trial["validation_mae_ev"]),
-            _or_dash(trial["best_epoch"]),
-            _or_dash(trial["last_epoch"]),
+            number(_known(trial["validation_mae_ev"])),
+            f"{_or_dash(trial['best_epoch'])} / {_or_dash(trial['last_epoch'])}",
             duration(_known(trial["seconds"])),
             *(_or_dash(trial[name]) for name in names),
-            *(str(trial[note]) for note in notes),
         ]
         for trial in frame.head(_MOST_ROWS).astype(object).to_dict("records")
     ]
     left = len(frame) - len(rows)
     note = f"{left:,} more are in trials.csv." if left else ""
-    head = ["trial", "state", "validation MAE (eV)", "best epoch", "last epoch", "time"]
-    return Table([*head, *names, *notes], rows, 0 if best_trial(trials) else None, note)
+    head = ["trial", "state", "validation MAE (eV)", "best / last epoch", "time"]
+    head += [name.replace("_", "_\u200b") for name in names]  # may break there
+    return Table(head, rows, 0 if best_trial(trials) else None, note)
+
+
+def trial_notes(trials: Sequence[FrozenTrial]) -> Table:
+    """Say why trials failed, and which share the training of another."""
+    frame = trials_frame(trials)
+    frame = frame[frame["note"] != ""]
+    told = frame[["number", "state", "note"]].head(_MOST_ROWS).astype(str)
+    left = len(frame) - len(told)
+    note = f"{left:,} more are in trials.csv." if left else ""
+    return Table(["trial", "state", "note"], told.to_numpy().tolist(), note=note)
 
 
 def _known(value: object) -> float | None:
