@@ -38,6 +38,11 @@ class Layout:
         return self.cache / "splits"
 
     @property
+    def winners(self) -> Path:
+        """Trained potentials with their predictions."""
+        return self.cache / "winners"
+
+    @property
     def steps(self) -> Path:
         """What Prefect remembers of finished steps."""
         return self.cache / "steps"
@@ -46,6 +51,11 @@ class Layout:
     def model(self) -> Path:
         """The winner, as `ampflow.load` reads it."""
         return self.out / "model"
+
+    @property
+    def results(self) -> Path:
+        """The report's figures, for programs."""
+        return self.out / "results.json"
 
     @property
     def report(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,7 +17,7 @@ from ampflow.experiment import Split
 from ampflow.files import read_json, write_json
 from ampflow.store import FingerprintStore, Index
 
-__all__ = ["PARTS", "Splits", "ensure_splits", "make_splits", "splits_digest"]
+__all__ = ["PARTS", "Splits", "ensure_splits", "make_splits", "split_seconds", "splits_digest"]
 
 PARTS = ("train", "validation", "test")
 
@@ -52,9 +53,10 @@ class Splits:
         parts = read_json(path)
         return cls(**{name: np.array(parts[name], dtype=np.int64) for name in PARTS})
 
-    def write(self, path: Path) -> None:
-        """Write the parts as JSON, atomically."""
-        write_json(path, {name: getattr(self, name).tolist() for name in PARTS})
+    def write(self, path: Path, seconds: float = 0.0) -> None:
+        """Write the parts, and how long it took to make them, as JSON, atomically."""
+        parts = {name: getattr(self, name).tolist() for name in PARTS}
+        write_json(path, parts | {"seconds": seconds})
 
 
 def splits_digest(store_digest: str, options: Split, seed: int) -> str:
@@ -65,9 +67,16 @@ def splits_digest(store_digest: str, options: Split, seed: int) -> str:
 def ensure_splits(store: FingerprintStore, options: Split, seed: int, path: Path) -> Splits:
     """Return the split that `path` is named after, which is made unless it exists."""
     if not path.exists():
+        start = time.monotonic()
         roles = [file["role"] for file in store.header["files"]]
-        make_splits(store.index, roles, options, seed).write(path)
+        splits = make_splits(store.index, roles, options, seed)
+        splits.write(path, time.monotonic() - start)
     return Splits.read(path)
+
+
+def split_seconds(path: Path) -> float:
+    """Return how long it took to make the split in a file."""
+    return float(read_json(path)["seconds"])
 
 
 def make_splits(index: Index, roles: list[str], options: Split, seed: int) -> Splits:

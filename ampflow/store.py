@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ampflow.dataset import Dataset
 from ampflow.errors import StorageError
 from ampflow.files import atomic_path, explain_os_error
-from ampflow.images import Image
+from ampflow.images import Image, Rejected
 
 __all__ = ["FingerprintStore", "Index", "StoreWriter", "is_whole", "write_store"]
 
@@ -129,6 +129,11 @@ class FingerprintStore:
     def digest(self) -> str:
         """The store's name."""
         return str(self.header["digest"])
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """Structures that were left out."""
+        return [Rejected(**(row | {"file": Path(row["file"])})) for row in self.header["rejected"]]
 
     def fingerprints(self, index: int) -> NDArray[np.float64]:
         """Return one structure's fingerprints, (atoms, features)."""

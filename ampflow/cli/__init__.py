@@ -1,1 +1,5 @@
-"""TODO."""
+"""The `ampflow` command."""
+
+from ampflow.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,101 @@
+"""The command's root: what is common to all subcommands, and how errors are shown.
+
+Modules that take long to import (torch, prefect, optuna) are imported where they are used, so
+that `ampflow --help` is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from ampflow.cli import experiments, steps, studies
+from ampflow.errors import AmpflowError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="ampflow",
+    help="Tuned neural-network potentials from DFT structures.\n\n"
+    "Start with `ampflow init`, look at the file it writes, then `ampflow run experiment.toml`; "
+    "or try everything at once with `ampflow run --data structures.traj --out results`.\n\n"
+    "Exit codes: 0 done, 1 something to mend (the message says what), 2 wrong usage, "
+    "130 interrupted.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+experiments.register(app)
+steps.register(app)
+app.add_typer(studies.app, name="studies")
+
+
+@app.callback()
+def _root(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks and Prefect's own log.")
+    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False,
+) -> None:
+    os.environ["AMPFLOW_DEBUG"] = "1" if debug else ""
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"ampflow {version_of('ampflow')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command; end with an exit code that scripts can trust."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(standalone_mode=False) or 0
+    except AmpflowError as error:
+        code = _show(error)
+    except typer.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        typer.secho("\nInterrupted. Nothing is lost: the same command goes on from here.", err=True)
+        code = 130
+    except Exception as error:
+        code = _show_unexpected(error)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _debugging() -> bool:
+    return bool(os.environ.get("AMPFLOW_DEBUG"))
+
+
+def _show(error: AmpflowError) -> int:
+    if _debugging():
+        raise error
+    typer.secho(f"Error: {error.what}", fg="red", err=True)
+    if error.hint:
+        typer.secho(f"  Try: {error.hint}", err=True)
+    return 1
+
+
+def _show_unexpected(error: Exception) -> int:
+    import click
+
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if _debugging():
+        raise error
+    typer.secho(f"Error: {type(error).__name__}: {error}", fg="red", err=True)
+    typer.secho(
+        "  This was not foreseen. `ampflow --debug ...` shows where it came from.", err=True
+    )
+    return 1

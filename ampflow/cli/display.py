@@ -1,0 +1,161 @@
+"""What the terminal shows: progress bars while work goes on, tables when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from ampflow import progress as library
+
+if TYPE_CHECKING:
+    from ampflow.experiment import Experiment
+    from ampflow.planning import Plan
+    from ampflow.tuning.study import StudySpec
+
+__all__ = ["Bars", "short", "show_plan", "show_results", "show_trials", "step_bars"]
+
+Bars = Callable[[str], library.Progress]
+_SHOWN = 10  # structures left out that are listed
+
+
+@contextmanager
+def step_bars() -> Iterator[Bars]:
+    """Show a bar a step, made when the step first reports; yields what makes them.
+
+    Where standard error is no terminal (a job's log), each step is one line at its end.
+    """
+    console = Console(stderr=True)
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description:<20}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[count]:>13}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=False),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+        bars = _Bars(shown, console)
+        with library.watched_by(bars):
+            yield bars
+        bars.print_lines()
+
+
+class _Bars:
+    def __init__(self, shown: Progress, console: Console) -> None:
+        self._shown, self._console = shown, console
+        self._tasks: dict[str, TaskID] = {}
+        self._last: dict[str, str] = {}
+
+    def __call__(self, step: str) -> library.Progress:
+        def update(done: int, total: int | None, note: str = "") -> None:
+            count = f"{done:,}/{total:,}" if total else f"{done:,}"
+            self._last[step] = f"{step}: {count} {note}".rstrip()
+            if step not in self._tasks:
+                self._tasks[step] = self._shown.add_task(step, count="", note="", total=None)
+            self._shown.update(
+                self._tasks[step], completed=done, total=total, count=count, note=note
+            )
+
+        return update
+
+    def print_lines(self) -> None:
+        if not self._console.is_terminal:
+            for line in self._last.values():
+                self._console.print(line, highlight=False)
+
+
+def _table(*rows: tuple[str, object]) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows:
+        table.add_row(f"[bold]{name}", str(value))
+    return table
+
+
+def show_plan(experiment: Experiment, plan: Plan) -> None:
+    """Show what a run would do."""
+    trials = experiment.tuning.trials
+    searched = ", ".join(experiment.tuning.space)
+    mega = 1e6
+    rejected = [f"{item.file}, structure {item.index}: {item.reason}" for item in plan.rejected]
+    Console().print(
+        _table(
+            ("Files", "\n".join(map(str, plan.files))),
+            (
+                "Structures",
+                f"{plan.structures:,}" + (f" ({len(rejected)} left out)" if rejected else ""),
+            ),
+            ("Atoms", f"{plan.atoms:,} of {', '.join(sorted(plan.elements))}"),
+            ("Features", f"{plan.features} an atom"),
+            ("Trials", f"{trials} of {experiment.training.epochs} epochs, searching {searched}"),
+            ("Fingerprints", "there already" if plan.fingerprinted else "to be computed"),
+            ("Split", "there already" if plan.split else "to be made"),
+            (
+                "Disk",
+                f"{plan.store_bytes / mega:,.1f} MB for fingerprints, "
+                f"{plan.free_bytes / mega:,.0f} MB free at {experiment.out}",
+            ),
+        )
+    )
+    for line in rejected[:_SHOWN]:
+        Console().print(f"  left out: {line}", highlight=False)
+    if len(rejected) > _SHOWN:
+        Console().print(f"  ... and {len(rejected) - _SHOWN} more")
+
+
+def show_results(page: Path) -> None:
+    """Show the key figures of a finished run, and where its report is."""
+    from ampflow.files import read_json
+
+    results = read_json(page.with_name("results.json"))
+    table = Table("", "Validation MAE", "Test MAE", "Test MAE", header_style="bold")
+    for name, prefix in (("Winner", ""), ("Linear reference", "baseline_")):
+        table.add_row(
+            name,
+            f"{results[f'{prefix}validation_mae_ev']:.4g} eV",
+            f"{results[f'{prefix}test_mae_ev']:.4g} eV",
+            f"{results[f'{prefix}test_mae_mev_per_atom']:.4g} meV/atom",
+        )
+    console = Console()
+    console.print(table)
+    if not results["winner_beats_baseline"]:
+        console.print("[yellow]The winner does not beat the linear reference on test.")
+    console.print(_table(("Model", results["model"]), ("Report", page)), soft_wrap=True)
+
+
+def show_trials(spec: StudySpec) -> None:
+    """Show a study's trials, the best first."""
+    from ampflow.tuning.study import open_study, trial_table
+
+    trials = trial_table(open_study(spec)).sort_values("value")
+    searched = sorted(spec.tuning.space)
+    table = Table("trial", "state", "validation MAE", *searched, "epochs", header_style="bold")
+    for row in trials.head(_SHOWN).to_dict("records"):
+        value = "" if row["value"] != row["value"] else f"{row['value']:.4g} eV"
+        cells = [short(row[name]) for name in (*searched, "epochs")]
+        table.add_row(str(row["number"]), row["state"], value, *cells)
+    console = Console()
+    console.print(table)
+    if len(trials) > _SHOWN:
+        console.print(f"... and {len(trials) - _SHOWN} more: ampflow studies show {spec.name}")
+
+
+def short(value: object) -> str:
+    """Write a table's cell; nothing for what is missing."""
+    if value is None or value != value:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

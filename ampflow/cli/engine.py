@@ -1,0 +1,110 @@
+"""Running flows from the command line: Prefect's settings, its server, and what is shown."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ampflow.cli.display import Bars
+from ampflow.errors import AmpflowError
+
+__all__ = ["free_port", "is_healthy", "prefect_engine"]
+
+_START_SECONDS = 120
+
+
+@contextmanager
+def prefect_engine(bars: Bars) -> Iterator[None]:
+    """Let flows run: against the server of PREFECT_API_URL, or one of their own meanwhile.
+
+    Enter it before prefect is imported: the server starts while the imports go on, and settings
+    are read at import.
+    """
+    _quiet()
+    url = os.environ.get("PREFECT_API_URL")
+    if url:
+        if not is_healthy(url):
+            raise AmpflowError(
+                f"PREFECT_API_URL={url}: no Prefect server answers there",
+                "start it, or unset PREFECT_API_URL to have one started for the run",
+            )
+        yield
+        return
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    progress = bars("Starting")
+    progress(0, 1, "Prefect's server")
+    server = _start_server(port)
+    os.environ["PREFECT_API_URL"] = url
+    try:
+        import flows  # noqa: F401  # imports while the server starts
+
+        _wait_until_healthy(url, server)
+        progress(1, 1)
+        yield
+    finally:
+        _flush_log()
+        os.environ.pop("PREFECT_API_URL")
+        server.terminate()
+        server.wait(30)
+
+
+def _quiet() -> None:
+    """No telemetry; Prefect's log goes to its server, not to the terminal."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    if not os.environ.get("AMPFLOW_DEBUG"):
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def _start_server(port: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ampflow.cli.embedded_server", str(port), str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=None if os.environ.get("AMPFLOW_DEBUG") else subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the flow, which still has to report its end
+    )
+
+
+def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not is_healthy(url):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise AmpflowError(
+                "Prefect's server did not start",
+                "ampflow --debug shows its output; is its folder (PREFECT_HOME, by default "
+                "~/.prefect) writable, the disk full?",
+            )
+        time.sleep(0.05)
+
+
+def is_healthy(url: str) -> bool:
+    """Tell whether a Prefect server answers at `url` (which ends in /api)."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _flush_log() -> None:
+    """Send what the log still holds, before the server ends."""
+    if "prefect.logging.handlers" in sys.modules:
+        from prefect.logging.handlers import APILogWorker
+
+        APILogWorker.drain_all()

@@ -1,0 +1,96 @@
+"""Each step of the pipeline as a command of its own; earlier steps run first if need be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ampflow.cli.options import DataOption, FileArgument, OutOption, SetOption, read_experiment
+
+if TYPE_CHECKING:
+    from ampflow.experiment import Experiment
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for command in (fingerprint, split, tune, train, report):
+        app.command()(command)
+
+
+def fingerprint(
+    file: FileArgument = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Read and check the structures and compute their fingerprints."""
+    path = _flow("fingerprint", read_experiment(file, data, out, overrides))
+    typer.echo(f"Fingerprints: {path}")
+
+
+def split(
+    file: FileArgument = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Divide the structures into train, validation and test."""
+    from ampflow.splits import PARTS, Splits
+
+    path = _flow("split", read_experiment(file, data, out, overrides))
+    parts = Splits.read(path)
+    sizes = ", ".join(f"{len(getattr(parts, part))} {part}" for part in PARTS)
+    typer.echo(f"Split: {sizes} structures ({path})")
+
+
+def tune(
+    file: FileArgument = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Search the hyperparameters; the study keeps every trial, and goes on when run again."""
+    from ampflow.cli.display import show_trials
+
+    show_trials(_flow("tune", read_experiment(file, data, out, overrides)))
+
+
+def train(
+    file: FileArgument = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Train one potential with the hyperparameters of [training], without a search.
+
+    Example: `ampflow train experiment.toml --set training.lr=0.003 --set training.epochs=300`.
+    """
+    from ampflow.cli.display import show_results
+
+    show_results(_flow("train", read_experiment(file, data, out, overrides)))
+
+
+def report(
+    file: FileArgument = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Write the report of the study as it is now, without new trials."""
+    from ampflow.cli.display import show_results
+
+    show_results(_flow("report", read_experiment(file, data, out, overrides)))
+
+
+def _flow(name: str, experiment: Experiment) -> Any:
+    """Run one of the flows that are named like their command."""
+    from ampflow.cli.display import step_bars
+    from ampflow.cli.engine import prefect_engine
+
+    with step_bars() as bars, prefect_engine(bars):
+        import flows
+
+        return getattr(flows, name)(experiment)

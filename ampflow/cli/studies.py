@@ -1,0 +1,104 @@
+"""`ampflow studies`: look at what was searched, and delete it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ampflow.errors import OptionError
+
+if TYPE_CHECKING:
+    from ampflow.tuning.study import StudySummary
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="The studies of an experiment's cache: list them, look into one, delete one.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+CacheOption = Annotated[
+    Path,
+    typer.Option(
+        "--cache", help="Cache folder of the experiment (by default `cache` inside its `out`)."
+    ),
+]
+StorageOption = Annotated[
+    str, typer.Option("--storage", help="URL of the database, where tuning.storage names one.")
+]
+_CACHE = Path("ampflow-results/cache")
+
+
+@app.command("list")
+def list_command(cache: CacheOption = _CACHE, storage: StorageOption = "") -> None:
+    """List the studies: how many trials, and the best of them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("study", "complete", "pruned", "failed", "running", "best", header_style="bold")
+    for study in _studies(cache, storage):
+        best = "" if study.best_value is None else f"{study.best_value:.4g} eV"
+        counts = (study.complete, study.pruned, study.failed, study.running)
+        table.add_row(study.name, *map(str, counts), best)
+    Console().print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="The study, or the beginning of its name.")],
+    cache: CacheOption = _CACHE,
+    storage: StorageOption = "",
+) -> None:
+    """Show what a study searches, and all its trials, the best first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ampflow.cli.display import short
+    from ampflow.tuning.study import trials_of
+
+    study = _find(name, cache, storage)
+    trials = trials_of(study.name, cache, storage).sort_values("value")
+    shown = trials.dropna(axis="columns", how="all").drop(columns=["started", "finished"])
+    table = Table(*shown.columns, header_style="bold")
+    for row in shown.to_dict("records"):
+        table.add_row(*(short(value) for value in row.values()))
+    console = Console()
+    console.print(f"[bold]{study.name}[/] in {study.location}", soft_wrap=True)
+    console.print(study.described)
+    console.print(table)
+
+
+@app.command()
+def delete(
+    name: Annotated[str, typer.Argument(help="The study, or the beginning of its name.")],
+    cache: CacheOption = _CACHE,
+    storage: StorageOption = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a study's trials. Trained networks stay in the cache: other studies may use them."""
+    from ampflow.tuning.study import delete_study
+
+    study = _find(name, cache, storage)
+    if not yes:
+        typer.confirm(f"Delete {study.name} with {study.finished} finished trials?", abort=True)
+    delete_study(study.name, cache, storage)
+    typer.echo(f"Deleted {study.name}.")
+
+
+def _studies(cache: Path, storage: str) -> list[StudySummary]:
+    from ampflow.tuning.study import list_studies
+
+    if not storage and not cache.is_dir():
+        raise OptionError(f"{cache}: no such folder", "--cache OUT/cache, or --storage URL")
+    return list_studies(cache, storage)
+
+
+def _find(name: str, cache: Path, storage: str) -> StudySummary:
+    found = [study for study in _studies(cache, storage) if study.name.startswith(name)]
+    if len(found) != 1:
+        what = "no such study" if not found else f"{len(found)} studies begin so"
+        raise OptionError(f"{name}: {what}", f"ampflow studies list --cache {cache}")
+    return found[0]

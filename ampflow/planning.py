@@ -1,0 +1,96 @@
+"""What a run would do, without doing it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ampflow.experiment import Experiment
+from ampflow.fingerprinting import find_source, make_descriptor, store_path
+from ampflow.images import Image, Rejected, count_images, read_images
+from ampflow.layout import Layout
+from ampflow.progress import Progress, silent
+from ampflow.splits import splits_digest
+from ampflow.store import FingerprintStore, is_whole
+
+__all__ = ["Plan", "make_plan"]
+
+_BYTES_AN_ATOM = 8 * 3 * 2 + 1  # positions, forces, number
+_BYTES_A_STRUCTURE = 400  # cell, labels, LMDB's page slack
+
+
+@dataclass
+class Plan:
+    """What a run would work on, and what of it is there already."""
+
+    files: list[Path]
+    store: Path
+    features: int
+    structures: int = 0
+    atoms: int = 0
+    elements: set[str] = field(default_factory=set)
+    rejected: list[Rejected] = field(default_factory=list)
+    fingerprinted: bool = False
+    split: bool = False
+    free_bytes: int = 0
+
+    @property
+    def store_bytes(self) -> int:
+        """About how large the store will be."""
+        atoms = self.atoms * (8 * self.features + _BYTES_AN_ATOM)
+        return atoms + self.structures * _BYTES_A_STRUCTURE
+
+
+def make_plan(experiment: Experiment, progress: Progress = silent) -> Plan:
+    """Look at all structures and at the cache.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or a structure cannot be used, unless those are to be skipped.
+    """
+    layout = Layout.of(experiment)
+    source = find_source(experiment.data)
+    descriptor = make_descriptor(experiment.fingerprints)
+    path = store_path(layout.stores, source, experiment.data, descriptor)
+    split = layout.splits / f"{splits_digest(path.stem, experiment.split, experiment.seed)}.json"
+    plan = Plan(source.files, path, descriptor.num_features, split=split.is_file())
+    plan.free_bytes = shutil.disk_usage(_existing_parent(layout.cache)).free
+    plan.fingerprinted = is_whole(path)
+    if plan.fingerprinted:
+        _count_store(plan, FingerprintStore(path))
+    else:
+        known = frozenset(descriptor.densities.elements)
+        images = read_images(source.files, min_distance=experiment.data.min_distance, known=known)
+        _count_images(plan, images, experiment.data.on_bad == "skip", progress)
+    return plan
+
+
+def _count_store(plan: Plan, store: FingerprintStore) -> None:
+    from ase.data import chemical_symbols
+
+    plan.structures, plan.atoms = len(store), int(store.index.atoms.sum())
+    plan.elements = {chemical_symbols[number] for number in store.header["elements"]}
+    plan.rejected = store.rejected
+
+
+def _count_images(
+    plan: Plan, images: Iterable[Image | Rejected], skip: bool, progress: Progress
+) -> None:
+    total = count_images(plan.files)
+    for done, item in enumerate(images, 1):
+        if isinstance(item, Image):
+            plan.structures += 1
+            plan.atoms += len(item.atoms)
+            plan.elements |= set(item.atoms.get_chemical_symbols())
+        elif item.duplicate or skip:
+            plan.rejected.append(item)
+        else:
+            raise item.error()
+        progress(done, total)
+
+
+def _existing_parent(path: Path) -> Path:
+    return path if path.exists() else _existing_parent(path.parent)

@@ -1,0 +1,145 @@
+"""The trained potential: restored or retrained, judged once on test, kept with its predictions."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from ampflow.errors import StorageError
+from ampflow.experiment import Training
+from ampflow.files import atomic_path, read_json, write_json
+from ampflow.potential.fit import Fit
+from ampflow.potential.model import Potential
+from ampflow.potential.training import train
+from ampflow.progress import Progress, silent
+from ampflow.splits import PARTS, Splits
+from ampflow.store import FingerprintStore
+
+__all__ = ["Winner", "train_winner", "versions"]
+
+_PACKAGES = ("ampflow", "ase", "numba", "numpy", "optuna", "prefect", "torch", "vesin")
+
+
+@dataclass(frozen=True)
+class Winner:
+    """A finished winner in its folder: the model, what it predicts, how long it took."""
+
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        """The potential's folder."""
+        return self.folder / "model"
+
+    def is_whole(self) -> bool:
+        """Tell whether it is there and can be read."""
+        try:
+            Potential.load(self.model)
+            return len(self.predictions()) > 0 and self.seconds() >= 0
+        except (StorageError, OSError, ValueError, KeyError):
+            return False
+
+    def predictions(self) -> pd.DataFrame:
+        """One row a structure: see `ampflow.reports.accuracy.COLUMNS`."""
+        # The formula of one Na and one N is no missing value.
+        path = self.folder / "predictions.csv"
+        return pd.read_csv(path, keep_default_na=False, na_values={"predicted_ev": [""]})
+
+    def seconds(self) -> float:
+        """How long restoring or training, and predicting, took."""
+        return float(read_json(self.folder / "winner.json")["seconds"])
+
+
+def train_winner(
+    store: FingerprintStore,
+    splits: Splits,
+    options: Training,
+    seed: int,
+    checkpoint: Path,
+    folder: Path,
+    progress: Progress = silent,
+) -> Winner:
+    """Train (or restore from its checkpoint) and keep the potential in `folder`.
+
+    Parameters
+    ----------
+    checkpoint
+        Of the training; a finished one is restored in no time, an interrupted one continues.
+    folder
+        For the winner; replaced as a whole.
+
+    Raises
+    ------
+    Diverged
+        If the training does.
+    StorageError
+        If the folder cannot be written.
+    """
+    start = time.monotonic()
+    parts = {part: store.load(getattr(splits, part)) for part in PARTS}
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    trained = train(
+        parts["train"],
+        parts["validation"],
+        options,
+        seed,
+        checkpoint=checkpoint,
+        on_epoch=lambda epoch: progress(
+            epoch.number, options.epochs, f"validation {epoch.validation_mae:.4g} eV"
+        ),
+    )
+    predictions = _predict(store, splits, trained.fit)
+    potential = Potential(
+        store.header["descriptor"],
+        trained.fit,
+        options,
+        {
+            "seed": seed,
+            "store": store.digest,
+            "structures": {part: len(parts[part]) for part in PARTS},
+            "best_epoch": trained.best_epoch,
+            "validation_mae_ev": trained.validation_mae,
+            "versions": versions(),
+        },
+    )
+    with atomic_path(folder) as scratch:
+        scratch.mkdir()
+        potential.save(scratch / "model")
+        predictions.to_csv(scratch / "predictions.csv", index=False)
+        write_json(scratch / "winner.json", {"seconds": time.monotonic() - start})
+    return Winner(folder)
+
+
+def _predict(store: FingerprintStore, splits: Splits, fit: Fit) -> pd.DataFrame:
+    index = store.index
+    files = [file["path"] for file in store.header["files"]]
+    frames = []
+    for part in PARTS:
+        chosen = getattr(splits, part)
+        data = store.load(chosen)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "part": part,
+                    "structure": chosen,
+                    "file": [files[number] for number in index.file_ids[chosen]],
+                    "index": index.file_indices[chosen],
+                    "formula": [index.formulas[number] for number in index.formula_ids[chosen]],
+                    "atoms": index.atoms[chosen],
+                    "energy_ev": data.energies,
+                    "predicted_ev": fit.predict(data),
+                    "baseline_ev": fit.references.of(data),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}

@@ -1,0 +1,27 @@
+"""The whole path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from ampflow.experiment import Experiment
+from flows.tune import search
+from tasks.fingerprints import fingerprint_structures
+from tasks.report import write_report
+from tasks.splits import split_structures
+from tasks.tuning import best_options, study_spec
+from tasks.winner import train_potential
+
+__all__ = ["pipeline"]
+
+
+@flow(name="Pipeline")
+def pipeline(experiment: Experiment) -> Path:
+    """Structures in, tuned potential and report out."""
+    store = fingerprint_structures(experiment)
+    parts = split_structures(experiment, store)
+    study = search(study_spec(experiment, store, parts))
+    model = train_potential(experiment, study, best_options(study))
+    return write_report(experiment, study, model)

@@ -1,0 +1,1 @@
+"""Prefect tasks: one a step, each a cache policy, retries and artifacts around one call."""

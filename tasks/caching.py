@@ -1,0 +1,59 @@
+"""Content-addressed caching: a step whose artifact exists is not run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+from ampflow.errors import AmpflowError, StorageError
+from ampflow.progress import watch
+
+__all__ = ["STEP", "run_cached"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Retry what may pass by itself (files, databases), not what the user has to mend."""
+    error = state.data if isinstance(state.data, BaseException) else state.result(False)
+    return isinstance(error, StorageError | OSError) or not isinstance(error, AmpflowError)
+
+
+STEP: dict[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": exponential_backoff(2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _may_pass,
+    "result_serializer": "json",  # the default is pickle
+}
+"""What all steps that touch files or databases have in common."""
+
+
+def run_cached(
+    step: Task[P, R], name: str, folder: Path, whole: bool, *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """Run `step` unless it was run before under this name and its artifact is still whole.
+
+    Parameters
+    ----------
+    name
+        Named after everything that decides the artifact's content.
+    folder
+        Where results are remembered.
+    whole
+        Whether the artifact exists. If it is missing or damaged the step runs again.
+    """
+    state: State[R] = step.with_options(
+        cache_key_fn=lambda context, parameters: f"{step.fn.__name__}-{name}",
+        refresh_cache=not whole,
+        persist_result=True,
+        result_storage=folder,
+    )(*args, return_state=True, **kwargs)
+    if state.name == "Cached":
+        watch(step.name)(1, 1, "cached")
+    return state.result()

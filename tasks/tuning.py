@@ -1,0 +1,143 @@
+"""Tuning as tasks: the study, one lease a worker, and what the UI shows meanwhile."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from ampflow.digests import digest
+from ampflow.errors import AmpflowError
+from ampflow.experiment import Experiment, Training
+from ampflow.layout import Layout
+from ampflow.progress import Progress
+from ampflow.tuning.sampling import budget
+from ampflow.tuning.study import (
+    StudySpec,
+    StudySummary,
+    best_training,
+    open_study,
+    prepare_study,
+    study_summary,
+    trial_table,
+)
+from ampflow.tuning.worker import run_worker
+from tasks.caching import STEP
+from tasks.progress import step_progress
+
+__all__ = [
+    "best_options",
+    "follow_study",
+    "prepare",
+    "study_spec",
+    "work",
+    "worker_names",
+]
+
+_SECONDS = 1.0  # between two looks at the study
+
+
+def study_spec(experiment: Experiment, store: Path, split: Path) -> StudySpec:
+    """Describe the experiment's study on its fingerprints and split."""
+    return StudySpec(
+        store=store,
+        split=split,
+        data_digest=digest(store.stem, split.stem),
+        training=experiment.training,
+        tuning=experiment.tuning,
+        seed=experiment.seed,
+        cache=Layout.of(experiment).cache,
+    )
+
+
+@task(name="Study", cache_policy=NO_CACHE, **STEP)
+def prepare(spec: StudySpec) -> int:
+    """Make the study, or open it to add trials; return how many are left to finish."""
+    prepare_study(spec)
+    return max(0, budget(spec.tuning) - study_summary(spec).finished)
+
+
+def worker_names(spec: StudySpec, left: int) -> list[str]:
+    """Name the workers for `left` trials: no more than there are trials for."""
+    count = spec.tuning.workers or len(os.sched_getaffinity(0))
+    return [f"worker {number}" for number in range(1, min(count, left) + 1)]
+
+
+@task(name="Tuning worker", task_run_name="{worker}", cache_policy=NO_CACHE, **STEP)
+def work(spec: StudySpec, worker: str) -> int:
+    """Train trials until none is left or the time is up; return how many were finished."""
+    import torch
+
+    torch.set_num_threads(1)  # as many workers as cores: more threads would only wait
+    hours = spec.tuning.hours
+    deadline = None if hours is None else time.time() + 3600 * hours
+    summary = run_worker(spec, worker, deadline=deadline)
+    return summary.complete + summary.pruned + summary.failed
+
+
+def best_options(spec: StudySpec) -> Training:
+    """Return the hyperparameters of the best trial.
+
+    Raises
+    ------
+    AmpflowError
+        If no trial was completed.
+    """
+    best = best_training(spec)
+    if best is None:
+        summary = study_summary(spec)
+        raise AmpflowError(
+            f"no trial of {spec.name} was completed ({summary.pruned} pruned, "
+            f"{summary.failed} failed)",
+            "ampflow studies show has the reasons; lower learning rates diverge less",
+        )
+    return best
+
+
+@contextmanager
+def follow_study(spec: StudySpec) -> Iterator[None]:
+    """Show how far the study is, on the terminal and in the UI, while workers work on it."""
+    over = threading.Event()
+    with step_progress("Tuning") as progress:
+        follower = threading.Thread(
+            target=copy_context().run, args=(_follow, spec, progress, over), name="follow study"
+        )
+        follower.start()
+        try:
+            yield
+        finally:
+            over.set()
+            follower.join()
+    _publish_trials(spec)
+
+
+def _follow(spec: StudySpec, progress: Progress, over: threading.Event) -> None:
+    total = budget(spec.tuning)
+    while True:
+        last = over.is_set()
+        summary = study_summary(spec)
+        progress(summary.finished, total, _note(summary))
+        if last:
+            return
+        over.wait(_SECONDS)
+
+
+def _note(summary: StudySummary) -> str:
+    best = "" if summary.best_value is None else f"best {summary.best_value:.4g} eV"
+    counts = {"pruned": summary.pruned, "failed": summary.failed}
+    return ", ".join(filter(None, [best, *(f"{n} {name}" for name, n in counts.items() if n)]))
+
+
+def _publish_trials(spec: StudySpec) -> None:
+    table = trial_table(open_study(spec)).drop(columns=["started", "finished", "worker"])
+    rows = table.astype(object).where(table.notna(), None)
+    columns = {str(name): column.tolist() for name, column in rows.items()}
+    create_table_artifact(columns, key="trials", description=f"Trials of {spec.name}")

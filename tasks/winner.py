@@ -1,0 +1,43 @@
+"""Training the winner as a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import task
+
+from ampflow.experiment import Experiment, Training
+from ampflow.layout import Layout
+from ampflow.splits import Splits
+from ampflow.store import FingerprintStore
+from ampflow.tuning.results import trial_folder
+from ampflow.tuning.study import StudySpec
+from ampflow.winner import Winner, train_winner
+from tasks.caching import STEP, run_cached
+from tasks.progress import step_progress
+
+__all__ = ["train_potential"]
+
+
+def train_potential(experiment: Experiment, spec: StudySpec, training: Training) -> Path:
+    """Return the folder of the potential trained with `training`, made unless it exists."""
+    layout = Layout.of(experiment)
+    trial = trial_folder(spec, training)
+    folder = layout.winners / trial.name
+    whole = Winner(folder).is_whole()
+    return run_cached(_train, trial.name, layout.steps, whole, spec, training, trial, folder)
+
+
+@task(name="Winner", **STEP)
+def _train(spec: StudySpec, training: Training, trial: Path, folder: Path) -> Path:
+    with step_progress("Winner") as progress:
+        train_winner(
+            FingerprintStore(spec.store),
+            Splits.read(spec.split),
+            training,
+            spec.seed,
+            trial / "checkpoint.safetensors",
+            folder,
+            progress,
+        )
+    return folder
