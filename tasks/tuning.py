@@ -18,7 +18,7 @@ from ampflow.digests import digest
 from ampflow.errors import AmpflowError
 from ampflow.experiment import Experiment, Training
 from ampflow.layout import Layout
-from ampflow.progress import Progress
+from ampflow.progress import Progress, watch
 from ampflow.tuning.sampling import budget
 from ampflow.tuning.study import (
     StudySpec,
@@ -62,7 +62,10 @@ def study_spec(experiment: Experiment, store: Path, split: Path) -> StudySpec:
 def prepare(spec: StudySpec) -> int:
     """Make the study, or open it to add trials; return how many are left to finish."""
     prepare_study(spec)
-    return max(0, budget(spec.tuning) - study_summary(spec).finished)
+    total, finished = budget(spec.tuning), study_summary(spec).finished
+    if finished >= total:
+        watch("Tuning")(finished, finished, "there already")
+    return max(0, total - finished)
 
 
 def worker_names(spec: StudySpec, left: int) -> list[str]:

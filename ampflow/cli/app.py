@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -36,19 +36,27 @@ steps.register(app)
 app.add_typer(studies.app, name="studies")
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ampflow {version('ampflow')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks and Prefect's own log.")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and end.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     os.environ["AMPFLOW_DEBUG"] = "1" if debug else ""
-    if version:
-        from importlib.metadata import version as version_of
-
-        typer.echo(f"ampflow {version_of('ampflow')}")
-        raise typer.Exit
 
 
 def main() -> None:
@@ -87,11 +95,9 @@ def _show(error: AmpflowError) -> int:
 
 
 def _show_unexpected(error: Exception) -> int:
-    import click
-
-    if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
+    if isinstance(error, typer.BadParameter.__base__ or ()):  # wrong usage
+        cast(typer.BadParameter, error).show()
+        return 2
     if _debugging():
         raise error
     typer.secho(f"Error: {type(error).__name__}: {error}", fg="red", err=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,11 +23,13 @@ from rich.table import Table
 from ampflow import progress as library
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ampflow.experiment import Experiment
     from ampflow.planning import Plan
     from ampflow.tuning.study import StudySpec
 
-__all__ = ["Bars", "short", "show_plan", "show_results", "show_trials", "step_bars"]
+__all__ = ["Bars", "show_plan", "show_results", "show_trial_table", "show_trials", "step_bars"]
 
 Bars = Callable[[str], library.Progress]
 _SHOWN = 10  # structures left out that are listed
@@ -141,21 +144,29 @@ def show_trials(spec: StudySpec) -> None:
     """Show a study's trials, the best first."""
     from ampflow.tuning.study import open_study, trial_table
 
-    trials = trial_table(open_study(spec)).sort_values("value")
-    searched = sorted(spec.tuning.space)
-    table = Table("trial", "state", "validation MAE", *searched, "epochs", header_style="bold")
-    for row in trials.head(_SHOWN).to_dict("records"):
-        value = "" if row["value"] != row["value"] else f"{row['value']:.4g} eV"
-        cells = [short(row[name]) for name in (*searched, "epochs")]
-        table.add_row(str(row["number"]), row["state"], value, *cells)
-    console = Console()
-    console.print(table)
+    trials = trial_table(open_study(spec))
+    show_trial_table(trials, spec.tuning.space, _SHOWN)
     if len(trials) > _SHOWN:
-        console.print(f"... and {len(trials) - _SHOWN} more: ampflow studies show {spec.name}")
+        more = f"... and {len(trials) - _SHOWN} more: ampflow studies show {spec.name}"
+        Console().print(f"{more} --cache {spec.cache}", soft_wrap=True)
 
 
-def short(value: object) -> str:
-    """Write a table's cell; nothing for what is missing."""
+def show_trial_table(trials: pd.DataFrame, searched: Iterable[str], most: int) -> None:
+    """Show at most `most` trials of a table from `trial_table`, the best first."""
+    names = ["number", "state", "value", *sorted(searched), "epochs"]
+    titles = {"number": "trial", "value": "MAE (eV)"}
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
+    for name in names:  # words, so that a long title wraps
+        table.add_column(titles.get(name, name.replace("_", " ")), no_wrap=False)
+    for row in trials.sort_values("value").head(most).to_dict("records"):
+        row["value"] = "" if row["value"] != row["value"] else f"{row['value']:.4g}"
+        table.add_row(*(_short(row[name]) for name in names))
+    Console().print(table)
+    for row in trials[trials["reason"].notna()].to_dict("records")[:most]:
+        Console().print(f"  trial {row['number']} failed: {row['reason']}")
+
+
+def _short(value: object) -> str:
     if value is None or value != value:
         return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.2g}" if isinstance(value, float) else str(value)

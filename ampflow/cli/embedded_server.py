@@ -1,36 +1,28 @@
-"""Prefect's server for the time of one run, as a process: `python -m ... PORT PARENT`.
+"""Prefect's server as a process of our own: `python -m ... PORT PATIENCE PARENT`.
 
-It ends with the process that started it, even if that is killed.
+It ends with the process that started it, even if that is killed. PATIENCE (seconds) is for
+what may still have to report its own end meanwhile.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
-import time
 
+from ampflow.cli.children import end_with_parent
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
+__all__ = ["main"]
 
 
 def main() -> None:
     """Serve until terminated."""
-    port, parent = int(sys.argv[1]), int(sys.argv[2])
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    os.environ |= {
-        "PREFECT_UI_ENABLED": "0",
-        "PREFECT__SERVER_EPHEMERAL": "1",
-        "PREFECT__SERVER_FINAL": "1",
-    }
+    host, port, patience = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    end_with_parent(patience)
+    os.environ["PREFECT__SERVER_FINAL"] = "1"
     import uvicorn
     from prefect.server.api.server import create_app
 
-    uvicorn.run(create_app, factory=True, host="127.0.0.1", port=port, log_level="error")
+    uvicorn.run(create_app, factory=True, host=host, port=port, log_level="error")
 
 
 if __name__ == "__main__":

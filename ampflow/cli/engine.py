@@ -12,12 +12,22 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ampflow.cli.children import start_child, stop_child
 from ampflow.cli.display import Bars
 from ampflow.errors import AmpflowError
 
-__all__ = ["free_port", "is_healthy", "prefect_engine"]
+__all__ = [
+    "check_server",
+    "free_port",
+    "is_healthy",
+    "prefect_engine",
+    "quiet_prefect",
+    "start_server",
+    "wait_until_healthy",
+]
 
 _START_SECONDS = 120
+_EMBEDDED = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
 
 
 @contextmanager
@@ -27,36 +37,46 @@ def prefect_engine(bars: Bars) -> Iterator[None]:
     Enter it before prefect is imported: the server starts while the imports go on, and settings
     are read at import.
     """
-    _quiet()
+    quiet_prefect()
     url = os.environ.get("PREFECT_API_URL")
     if url:
-        if not is_healthy(url):
-            raise AmpflowError(
-                f"PREFECT_API_URL={url}: no Prefect server answers there",
-                "start it, or unset PREFECT_API_URL to have one started for the run",
-            )
+        check_server(url)
         yield
         return
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
     progress = bars("Starting")
     progress(0, 1, "Prefect's server")
-    server = _start_server(port)
+    server = start_server(port, **_EMBEDDED)
     os.environ["PREFECT_API_URL"] = url
     try:
         import flows  # noqa: F401  # imports while the server starts
 
-        _wait_until_healthy(url, server)
+        wait_until_healthy(url, server)
         progress(1, 1)
         yield
     finally:
         _flush_log()
         os.environ.pop("PREFECT_API_URL")
-        server.terminate()
-        server.wait(30)
+        stop_child(server)
 
 
-def _quiet() -> None:
+def check_server(url: str) -> None:
+    """Refuse a PREFECT_API_URL where nobody answers.
+
+    Raises
+    ------
+    AmpflowError
+        Saying so.
+    """
+    if not is_healthy(url):
+        raise AmpflowError(
+            f"PREFECT_API_URL={url}: no Prefect server answers there",
+            "start it, or unset PREFECT_API_URL to have one started",
+        )
+
+
+def quiet_prefect() -> None:
     """No telemetry; Prefect's log goes to its server, not to the terminal."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -64,17 +84,23 @@ def _quiet() -> None:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
-def _start_server(port: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "ampflow.cli.embedded_server", str(port), str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=None if os.environ.get("AMPFLOW_DEBUG") else subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the flow, which still has to report its end
+def start_server(
+    port: int, host: str = "127.0.0.1", patience: float = 0.0, **settings: str
+) -> subprocess.Popen[bytes]:
+    """Start Prefect's server as a process that outlives this one by `patience` seconds at most."""
+    return start_child(
+        "ampflow.cli.embedded_server", host, port, patience, environment=settings
     )
 
 
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
+def wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
+    """Wait until a server that was started answers at `url` (which ends in /api).
+
+    Raises
+    ------
+    AmpflowError
+        If it ended instead, or takes too long.
+    """
     deadline = time.monotonic() + _START_SECONDS
     while not is_healthy(url):
         if server.poll() is not None or time.monotonic() > deadline:
@@ -84,6 +110,8 @@ def _wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
                 "~/.prefect) writable, the disk full?",
             )
         time.sleep(0.05)
+    if server.poll() is not None:  # another server answered, on a port that it took first
+        raise AmpflowError("Prefect's server did not start", "is the port in use?")
 
 
 def is_healthy(url: str) -> bool:

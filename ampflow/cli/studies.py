@@ -35,10 +35,11 @@ _CACHE = Path("ampflow-results/cache")
 @app.command("list")
 def list_command(cache: CacheOption = _CACHE, storage: StorageOption = "") -> None:
     """List the studies: how many trials, and the best of them."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("study", "complete", "pruned", "failed", "running", "best", header_style="bold")
+    table = Table("study", "complete", "pruned", "failed", "running", "best", box=box.SIMPLE_HEAD)
     for study in _studies(cache, storage):
         best = "" if study.best_value is None else f"{study.best_value:.4g} eV"
         counts = (study.complete, study.pruned, study.failed, study.running)
@@ -53,22 +54,26 @@ def show(
     storage: StorageOption = "",
 ) -> None:
     """Show what a study searches, and all its trials, the best first."""
-    from rich.console import Console
-    from rich.table import Table
+    import json
 
-    from ampflow.cli.display import short
+    from ampflow.cli.display import show_trial_table
     from ampflow.tuning.study import trials_of
 
     study = _find(name, cache, storage)
-    trials = trials_of(study.name, cache, storage).sort_values("value")
-    shown = trials.dropna(axis="columns", how="all").drop(columns=["started", "finished"])
-    table = Table(*shown.columns, header_style="bold")
-    for row in shown.to_dict("records"):
-        table.add_row(*(short(value) for value in row.values()))
-    console = Console()
-    console.print(f"[bold]{study.name}[/] in {study.location}", soft_wrap=True)
-    console.print(study.described)
-    console.print(table)
+    described = dict(study.described)
+    space = described.pop("space", {})
+    typer.echo(f"{study.name} in {study.location}")
+    for key, value in {**described, **{f"space.{k}": v for k, v in space.items()}}.items():
+        typer.echo(f"  {key} = {json.dumps(_given(value))}")
+    trials = trials_of(study.name, cache, storage)
+    show_trial_table(trials, space, len(trials))
+
+
+def _given(value: object) -> object:
+    """Leave out of a range what is not set."""
+    if isinstance(value, dict):
+        return {key: item for key, item in value.items() if item not in (None, False)}
+    return value
 
 
 @app.command()
