@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -29,7 +28,9 @@ _FUNCTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Network:
-    """The shape of a network. Its weights are one flat vector: layer after layer, W then b.
+    """The shape of a network. Its weights are one flat vector: a matrix a layer.
+
+    The last column of each matrix is the layer's biases.
 
     Parameters
     ----------
@@ -51,14 +52,14 @@ class Network:
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """(outputs, inputs) of each layer's weights."""
-        inner = [(self.nodes, self.nodes)] * (self.layers - 1)
-        return [(self.nodes, self.features), *inner, (1, self.nodes)]
+        """(outputs, inputs + 1) of each layer's matrix."""
+        inner = [(self.nodes, self.nodes + 1)] * (self.layers - 1)
+        return [(self.nodes, self.features + 1), *inner, (1, self.nodes + 1)]
 
     @property
     def size(self) -> int:
         """Number of weights and biases."""
-        return sum(prod(shape) + shape[0] for shape in self.shapes)
+        return sum(prod(shape) for shape in self.shapes)
 
     def initial(self, seed: int) -> NDArray[np.float64]:
         """Draw weights: Xavier-uniform (Glorot and Bengio 2010), biases zero.
@@ -66,22 +67,18 @@ class Network:
         The output layer begins at zero, so that training sets out from the reference energies.
         """
         random = np.random.default_rng([seed, 0])
-        weights = np.zeros(self.size)
-        start = 0
-        for outputs, inputs in self.shapes[:-1]:
+        layers = [np.zeros(shape) for shape in self.shapes]
+        for layer in layers[:-1]:
+            outputs, inputs = layer.shape[0], layer.shape[1] - 1
             bound = np.sqrt(6 / (inputs + outputs))
-            end = start + outputs * inputs
-            weights[start:end] = random.uniform(-bound, bound, end - start)
-            start = end + outputs
-        return weights
+            layer[:, :-1] = random.uniform(-bound, bound, (outputs, inputs))
+        return np.concatenate([layer.ravel() for layer in layers])
 
-    def split(self, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield each layer's (outputs, inputs) weights and (outputs,) biases, as views."""
-        start = 0
-        for outputs, inputs in self.shapes:
-            middle = start + outputs * inputs
-            yield weights[start:middle].view(outputs, inputs), weights[middle : middle + outputs]
-            start = middle + outputs
+    def split(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return each layer's (outputs, inputs) weights and (outputs,) biases, as views."""
+        parts = torch.split(weights, [prod(shape) for shape in self.shapes])
+        layers = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return [(layer[:, :-1], layer[:, -1]) for layer in layers]
 
 
 def atomic_energies(

@@ -16,6 +16,7 @@ from ampflow.dataset import Dataset
 from ampflow.digests import digest
 from ampflow.errors import AmpflowError, DataError, OptionError, StorageError
 from ampflow.experiment import Training
+from ampflow.potential.cpu_engine import CpuEngine
 from ampflow.potential.engine import Engine, Samples, samples
 from ampflow.potential.fit import Fit
 from ampflow.potential.network import Network
@@ -196,8 +197,9 @@ def _engine(network: Network, train: Samples, validation: Samples, options: Trai
         raise OptionError(
             'training.device = "cuda", but torch finds no GPU here', 'set it to "auto" or "cpu"'
         )
-    device = "cuda" if options.device == "cuda" else "cpu"
-    return TorchEngine(network, train, validation, options, device)
+    if options.device == "cuda":
+        return TorchEngine(network, train, validation, options, "cuda")
+    return CpuEngine(network, train, validation, options)
 
 
 def _digest(train: Dataset, validation: Dataset, options: Training, seed: int) -> str:

@@ -9,7 +9,7 @@ import torch
 from ampflow.potential.network import Activation, Network, atomic_energies
 
 
-# The flat vector holds what a stack of torch's own layers holds, in their order.
+# The flat vector is a stack of torch's own layers, each with its biases as a last column.
 @pytest.mark.parametrize(
     ("activation", "module"),
     [
@@ -26,7 +26,8 @@ def test_is_the_usual_network(activation: Activation, module: torch.nn.Module) -
     for inputs, outputs in itertools.pairwise(sizes):
         layers += [torch.nn.Linear(inputs, outputs), module]
     usual = torch.nn.Sequential(*layers, torch.nn.Linear(6, 1)).double()
-    weights = torch.nn.utils.parameters_to_vector(usual.parameters())
+    own = [layer for layer in usual if isinstance(layer, torch.nn.Linear)]
+    weights = torch.cat([torch.column_stack([layer.weight, layer.bias]).ravel() for layer in own])
     features = torch.randn(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert network.size == len(weights)
     torch.testing.assert_close(atomic_energies(network, weights, features), usual(features)[:, 0])
