@@ -7,11 +7,12 @@ then, pair by pair, the radial functions for four sigmas at a time, and the prod
 from __future__ import annotations
 
 from math import sqrt
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ampflow.fingerprints.compiled import entry, helper, inlined
 from ampflow.fingerprints.neighbours import Pairs, half_pairs
 from ampflow.fingerprints.simd import exp2, fma, load, multiply, splat, store
 from ampflow.fingerprints.tables import LANES, RADIALS_AT_ONCE, Angular, Combination, Radial
@@ -21,11 +22,13 @@ __all__ = ["UNKNOWN_ELEMENT", "features"]
 UNKNOWN_ELEMENT = -10
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Vector = Any  # four float64, see simd.py
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry
 def features(
-    numbers: NDArray[np.int64],
+    numbers: Integers,
     positions: Floats,
     cell: Floats,
     pbc: NDArray[np.bool_],
@@ -52,8 +55,8 @@ def features(
     return 0
 
 
-@njit(nogil=True)
-def _own(rows: NDArray[np.int64], radial: Radial) -> Floats:
+@helper
+def _own(rows: Integers, radial: Radial) -> Floats:
     """[atom, sigmas / 4, component, 4], flat: what each atom's own density adds."""
     size = radial.blocks * radial.components * LANES
     multipoles = np.empty(len(rows) * size)
@@ -63,101 +66,121 @@ def _own(rows: NDArray[np.int64], radial: Radial) -> Floats:
     return multipoles
 
 
-@njit(nogil=True)
+@helper
 def _add_pairs(
-    pairs: Pairs, rows: NDArray[np.int64], angular: Angular, radial: Radial, multipoles: Floats
+    pairs: Pairs, rows: Integers, angular: Angular, radial: Radial, multipoles: Floats
 ) -> None:
     """Add to each atom's multipoles what its neighbours contribute."""
+    first, second = pairs.first, pairs.second
+    x, y, z = pairs.x, pairs.y, pairs.z
+    parent, axis, start = angular.parent, angular.axis, angular.start
+    monomial, coefficient = angular.monomial, angular.coefficient
+    gaussians, exponent, weight = radial.gaussians, radial.exponent, radial.weight
+    functions, component, parity = radial.terms, radial.component, radial.parity
+    stride = radial.most * LANES
     size = radial.blocks * radial.components * LANES
-    monomials = np.empty(LANES * len(angular.parent))
-    terms = np.empty(LANES * (len(angular.start) - 1))
+    monomials = np.empty(LANES * len(parent))
+    terms = np.empty(LANES * (len(start) - 1))
     exponentials = np.empty(LANES * radial.most)
     values = np.empty(LANES * RADIALS_AT_ONCE * radial.chunks)
-    for first in range(0, pairs.found, LANES):
-        _polynomials(pairs, first, angular, monomials, terms)
-        for lane in range(min(LANES, pairs.found - first)):
-            pair = first + lane
-            i, j = pairs.first[pair], pairs.second[pair]
-            alike = rows[i] == rows[j]
-            square = splat(pairs.x[pair] ** 2 + pairs.y[pair] ** 2 + pairs.z[pair] ** 2)
-            for end in range(1 if alike else 2):
-                row, atom = (rows[j], i) if end == 0 else (rows[i], j)
-                for block in range(radial.blocks):
-                    _radial(row, block, square, radial, exponentials, values)
-                    shift = block * radial.components * LANES
-                    _add(values, terms, lane, radial, end == 1, multipoles, atom * size + shift)
-                    if alike:
-                        _add(values, terms, lane, radial, True, multipoles, j * size + shift)
+    for pair in range(pairs.found):
+        lane = pair % LANES
+        if lane == 0:
+            axes = load(x, pair), load(y, pair), load(z, pair)
+            _polynomials(axes, parent, axis, start, monomial, coefficient, monomials, terms)
+        i, j = first[pair], second[pair]
+        alike = rows[i] == rows[j]
+        square = splat(x[pair] ** 2 + y[pair] ** 2 + z[pair] ** 2)
+        for end in range(1 if alike else 2):
+            row = rows[i] if end else rows[j]
+            for block in range(radial.blocks):
+                at = (row * radial.blocks + block) * stride
+                _radial(square, gaussians[row], at, exponent, stride, weight, exponentials, values)
+                for back in range(end, 2 if alike else end + 1):
+                    to = (j if back else i) * size + block * radial.components * LANES
+                    _add(values, terms, lane, functions, component, parity, back, multipoles, to)
 
 
-@njit(nogil=True)
+@inlined
 def _polynomials(
-    pairs: Pairs, first: int, angular: Angular, monomials: Floats, terms: Floats
+    axes: tuple[Vector, Vector, Vector],
+    parent: Integers,
+    axis: Integers,
+    start: Integers,
+    monomial: Integers,
+    coefficient: Floats,
+    monomials: Floats,
+    terms: Floats,
 ) -> None:
     """Evaluate all terms for four pairs: monomials and terms are [number, 4], flat."""
-    x, y, z = load(pairs.x, first), load(pairs.y, first), load(pairs.z, first)
+    x, y, z = axes
     store(monomials, 0, splat(1.0))
-    for m in range(1, len(angular.parent)):
-        lower = load(monomials, LANES * angular.parent[m])
-        along = x if angular.axis[m] == 0 else y if angular.axis[m] == 1 else z
+    for m in range(1, len(parent)):
+        lower = load(monomials, LANES * parent[m])
+        along = x if axis[m] == 0 else y if axis[m] == 1 else z
         store(monomials, LANES * m, multiply(lower, along))
-    for t in range(len(angular.start) - 1):
+    for t in range(len(start) - 1):
         value = splat(0.0)
-        for k in range(angular.start[t], angular.start[t + 1]):
-            monomial = load(monomials, LANES * angular.monomial[k])
-            value = fma(splat(angular.coefficient[k]), monomial, value)
+        for k in range(start[t], start[t + 1]):
+            value = fma(splat(coefficient[k]), load(monomials, LANES * monomial[k]), value)
         store(terms, LANES * t, value)
 
 
-@njit(nogil=True)
+@inlined
 def _radial(
-    row: int, block: int, square: Floats, radial: Radial, exponentials: Floats, values: Floats
+    square: Vector,
+    gaussians: int,
+    at: int,
+    exponent: Floats,
+    stride: int,
+    weight: Floats,
+    exponentials: Floats,
+    values: Floats,
 ) -> None:
     """Evaluate the radial functions for one r² and four sigmas: values is [function, 4], flat."""
-    exponent = (row * radial.blocks + block) * radial.most * LANES
-    weight = exponent * radial.chunks * RADIALS_AT_ONCE
-    for g in range(radial.gaussians[row]):
-        power = multiply(load(radial.exponent, exponent + g * LANES), square)
-        store(exponentials, g * LANES, exp2(power))
-    for chunk in range(radial.chunks):
+    for g in range(0, gaussians * LANES, LANES):
+        store(exponentials, g, exp2(multiply(load(exponent, at + g), square)))
+    functions = len(values)
+    weight_at = at * (functions // LANES)
+    for f in range(0, functions, RADIALS_AT_ONCE * LANES):
         a = b = c = d = splat(0.0)
-        for g in range(radial.gaussians[row]):
-            exponential = load(exponentials, g * LANES)
-            a = fma(load(radial.weight, weight), exponential, a)
-            b = fma(load(radial.weight, weight + LANES), exponential, b)
-            c = fma(load(radial.weight, weight + 2 * LANES), exponential, c)
-            d = fma(load(radial.weight, weight + 3 * LANES), exponential, d)
-            weight += RADIALS_AT_ONCE * LANES
-        weight += (radial.most - radial.gaussians[row]) * RADIALS_AT_ONCE * LANES
-        at = chunk * RADIALS_AT_ONCE * LANES
-        store(values, at, a)
-        store(values, at + LANES, b)
-        store(values, at + 2 * LANES, c)
-        store(values, at + 3 * LANES, d)
+        w = weight_at + f * stride // LANES
+        for g in range(0, gaussians * LANES, LANES):
+            exponential = load(exponentials, g)
+            a = fma(load(weight, w), exponential, a)
+            b = fma(load(weight, w + LANES), exponential, b)
+            c = fma(load(weight, w + 2 * LANES), exponential, c)
+            d = fma(load(weight, w + 3 * LANES), exponential, d)
+            w += RADIALS_AT_ONCE * LANES
+        store(values, f, a)
+        store(values, f + LANES, b)
+        store(values, f + 2 * LANES, c)
+        store(values, f + 3 * LANES, d)
 
 
-@njit(nogil=True)
+@inlined
 def _add(
     values: Floats,
     terms: Floats,
     lane: int,
-    radial: Radial,
-    backwards: bool,
+    functions: Integers,
+    component: Integers,
+    parity: Floats,
+    back: int,
     multipoles: Floats,
-    start: int,
+    to: int,
 ) -> None:
     """Add radial function times polynomial to four sigmas of one atom's multipoles."""
-    for f in range(len(radial.parity)):
+    for f in range(len(parity)):
         value = load(values, f * LANES)
-        if backwards:
-            value = multiply(value, splat(radial.parity[f]))
-        for t in range(radial.terms[f], radial.terms[f + 1]):
-            at = start + radial.component[t] * LANES
-            product = fma(splat(terms[t * LANES + lane]), value, load(multipoles, at))
-            store(multipoles, at, product)
+        if back:
+            value = multiply(value, splat(parity[f]))
+        for t in range(functions[f], functions[f + 1]):
+            at = to + component[t] * LANES
+            store(multipoles, at, fma(splat(terms[t * LANES + lane]), value, load(multipoles, at)))
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _combine(
     multipoles: Floats, radial: Radial, combination: Combination, square: bool, out: Floats
 ) -> None:

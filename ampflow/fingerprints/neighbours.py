@@ -12,8 +12,9 @@ from math import ceil, floor, sqrt
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ampflow.fingerprints.compiled import entry, helper
 
 __all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "half_pairs"]
 
@@ -43,7 +44,7 @@ class Pairs(NamedTuple):
     z: NDArray[np.float64]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@entry
 def half_pairs(
     positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
 ) -> Pairs:
@@ -76,13 +77,13 @@ def half_pairs(
     return _search(points, owner, total, len(positions), cutoff)
 
 
-@njit(nogil=True)
+@helper
 def _nothing(code: int) -> Pairs:
     none, nowhere = np.empty(0, np.int64), np.empty(0)
     return Pairs(code, none, none, nowhere, nowhere, nowhere)
 
 
-@njit(nogil=True)
+@helper
 def _finite(positions: NDArray[np.float64], cell: NDArray[np.float64], cutoff: float) -> bool:
     # Zero times anything finite is zero, times infinity or NaN is NaN.
     check = 0.0 * cutoff
@@ -93,7 +94,7 @@ def _finite(positions: NDArray[np.float64], cell: NDArray[np.float64], cutoff: f
     return check == 0.0
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _complete(
     cell: NDArray[np.float64], pbc: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
@@ -132,7 +133,7 @@ def _complete(
     return lattice, inverse, share
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _orthogonalise(vectors: NDArray[np.float64], last: int) -> float:
     """Make a unit vector normal to those before it; return what length it had left."""
     for _ in range(2):  # once more takes away what rounding left
@@ -148,14 +149,14 @@ def _orthogonalise(vectors: NDArray[np.float64], last: int) -> float:
     return float(length)
 
 
-@njit(nogil=True)
+@helper
 def _minor(a: NDArray[np.float64], row: int, column: int) -> float:
     """Signed minor of a 3 by 3 matrix."""
     r, s, c, d = (row + 1) % 3, (row + 2) % 3, (column + 1) % 3, (column + 2) % 3
     return float(a[r, c] * a[s, d] - a[r, d] * a[s, c])
 
 
-@njit(nogil=True)
+@helper
 def _wrap(
     positions: NDArray[np.float64],
     lattice: NDArray[np.float64],
@@ -178,7 +179,7 @@ def _wrap(
     return wrapped, scaled
 
 
-@njit(nogil=True)
+@helper
 def _extent(points: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], ...]:
     """Lowest and highest coordinates."""
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
@@ -188,7 +189,7 @@ def _extent(points: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64
     return low, high
 
 
-@njit(nogil=True)
+@helper
 def _copies(
     wrapped: NDArray[np.float64],
     scaled: NDArray[np.float64],
@@ -229,7 +230,7 @@ def _copies(
     return count, points, owner
 
 
-@njit(nogil=True, error_model="numpy")
+@helper
 def _boxes(
     points: NDArray[np.float64], count: int, cutoff: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -265,7 +266,7 @@ def _boxes(
     return across, place, start, order
 
 
-@njit(nogil=True)
+@helper
 def _search(
     points: NDArray[np.float64], owner: NDArray[np.int64], total: int, n: int, cutoff: float
 ) -> Pairs:
@@ -304,7 +305,7 @@ def _search(
     return pairs
 
 
-@njit(nogil=True)
+@helper
 def _grown(pairs: Pairs, room: int) -> Pairs:
     size = room + _PAD
     first, second = np.zeros(size, np.int64), np.zeros(size, np.int64)
