@@ -1,7 +1,7 @@
 """The compiled heart: from atoms to features, one call a structure.
 
 Pairs are taken once and serve both atoms. For four pairs at a time the polynomials are evaluated;
-then, pair by pair, the radial functions for four sigmas at a time, and the products are added up.
+then, pair by pair, the radial functions for eight sigmas at a time, and the products are added up.
 """
 
 from __future__ import annotations
@@ -14,8 +14,19 @@ from numpy.typing import NDArray
 
 from ampflow.fingerprints.compiled import entry, helper, inlined
 from ampflow.fingerprints.neighbours import Pairs, half_pairs
-from ampflow.fingerprints.simd import exp2, fma, load, multiply, splat, store
-from ampflow.fingerprints.tables import LANES, RADIALS_AT_ONCE, Angular, Combination, Radial
+from ampflow.fingerprints.simd import (
+    eight,
+    exp2,
+    fma,
+    four,
+    length,
+    like,
+    load,
+    multiply,
+    pick,
+    store,
+)
+from ampflow.fingerprints.tables import Angular, Combination, Radial
 
 __all__ = ["UNKNOWN_ELEMENT", "features"]
 
@@ -23,7 +34,7 @@ UNKNOWN_ELEMENT = -10
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Vector = Any  # four float64, see simd.py
+Vector = Any  # four or eight float64, see simd.py
 
 
 @entry
@@ -40,9 +51,8 @@ def features(
     out: Floats,
 ) -> int:
     """Fill `out` (atoms, features of all sigmas); return 0, or the code of what is wrong."""
-    n = len(numbers)
-    rows = np.empty(n, np.int64)
-    for i in range(n):
+    rows = np.empty(len(numbers), np.int64)
+    for i in range(len(numbers)):
         if not 0 <= numbers[i] < len(radial.row_of) or radial.row_of[numbers[i]] < 0:
             return UNKNOWN_ELEMENT
         rows[i] = radial.row_of[numbers[i]]
@@ -50,55 +60,64 @@ def features(
     if pairs.found < 0:
         return pairs.found
     multipoles = _own(rows, radial)
-    _add_pairs(pairs, rows, angular, radial, multipoles)
-    _combine(multipoles, radial, combination, square, out)
+    wide = radial.width - radial.width % 8
+    _add_pairs(eight(0.0), 0, wide, pairs, rows, angular, radial, multipoles)
+    if wide < radial.width:
+        _add_pairs(four(0.0), wide, radial.width, pairs, rows, angular, radial, multipoles)
+    _combine(multipoles, radial.width, combination, square, out)
     return 0
 
 
 @helper
 def _own(rows: Integers, radial: Radial) -> Floats:
-    """[atom, sigmas / 4, component, 4], flat: what each atom's own density adds."""
-    size = radial.blocks * radial.components * LANES
+    """Begin with what each atom's own density adds, laid out as in `Radial.own`."""
+    own = radial.own
+    size = radial.components * radial.width
     multipoles = np.empty(len(rows) * size)
     for i in range(len(rows)):
-        for k in range(0, size, LANES):
-            store(multipoles, i * size + k, load(radial.own, rows[i] * size + k))
+        for k in range(0, size, 4):
+            store(multipoles, i * size + k, load(own, rows[i] * size + k, four(0.0)))
     return multipoles
 
 
 @helper
 def _add_pairs(
-    pairs: Pairs, rows: Integers, angular: Angular, radial: Radial, multipoles: Floats
+    zero: Vector,
+    begin: int,
+    end: int,
+    pairs: Pairs,
+    rows: Integers,
+    angular: Angular,
+    radial: Radial,
+    multipoles: Floats,
 ) -> None:
-    """Add to each atom's multipoles what its neighbours contribute."""
-    first, second = pairs.first, pairs.second
-    x, y, z = pairs.x, pairs.y, pairs.z
+    """Add what neighbours contribute to each atom's multipoles of the sigmas `begin` to `end`."""
+    first, second, x, y, z = pairs.first, pairs.second, pairs.x, pairs.y, pairs.z
     parent, axis, start = angular.parent, angular.axis, angular.start
-    monomial, coefficient = angular.monomial, angular.coefficient
-    gaussians, exponent, weight = radial.gaussians, radial.exponent, radial.weight
-    functions, component, parity = radial.terms, radial.component, radial.parity
-    stride = radial.most * LANES
-    size = radial.blocks * radial.components * LANES
-    monomials = np.empty(LANES * len(parent))
-    terms = np.empty(LANES * (len(start) - 1))
-    exponentials = np.empty(LANES * radial.most)
-    values = np.empty(LANES * RADIALS_AT_ONCE * radial.chunks)
+    monomial, coefficient, parity = angular.monomial, angular.coefficient, angular.parity
+    exponent, weight = radial.exponent, radial.weight
+    gaussians, function, component = radial.gaussians, radial.function, radial.component
+    width, most, components = radial.width, radial.most, radial.components
+    monomials = np.empty(4 * len(parent))
+    terms = np.empty(8 * len(parity))
+    exponentials = np.empty(length(zero) * most)
+    values = np.empty(length(zero) * radial.functions)
     for pair in range(pairs.found):
-        lane = pair % LANES
-        if lane == 0:
-            axes = load(x, pair), load(y, pair), load(z, pair)
-            _polynomials(axes, parent, axis, start, monomial, coefficient, monomials, terms)
-        i, j = first[pair], second[pair]
-        alike = rows[i] == rows[j]
-        square = splat(x[pair] ** 2 + y[pair] ** 2 + z[pair] ** 2)
-        for end in range(1 if alike else 2):
-            row = rows[i] if end else rows[j]
-            for block in range(radial.blocks):
-                at = (row * radial.blocks + block) * stride
-                _radial(square, gaussians[row], at, exponent, stride, weight, exponentials, values)
-                for back in range(end, 2 if alike else end + 1):
-                    to = (j if back else i) * size + block * radial.components * LANES
-                    _add(values, terms, lane, functions, component, parity, back, multipoles, to)
+        if pair % 4 == 0:
+            axes = load(x, pair, four(0.0)), load(y, pair, four(0.0)), load(z, pair, four(0.0))
+            _polynomials(axes, parent, axis, start, monomial, coefficient, parity, monomials, terms)
+        i, j = pick(first, pair), pick(second, pair)
+        alike = pick(rows, i) == pick(rows, j)
+        square = like(x[pair] ** 2 + y[pair] ** 2 + z[pair] ** 2, zero)
+        for seen in range(1 if alike else 2):
+            row = pick(rows, i if seen else j)
+            for sigma in range(begin, end, length(zero)):
+                at = (row * width + sigma) * most
+                _radial(square, pick(gaussians, row), at, exponent, weight, exponentials, values)
+                for back in range(seen, 2 if alike else seen + 1):
+                    to = ((j if back else i) * width + sigma) * components
+                    polynomials = back * 4 * len(parity) + pair % 4
+                    _add(zero, values, terms, polynomials, function, component, multipoles, to)
 
 
 @inlined
@@ -109,21 +128,28 @@ def _polynomials(
     start: Integers,
     monomial: Integers,
     coefficient: Floats,
+    parity: Floats,
     monomials: Floats,
     terms: Floats,
 ) -> None:
-    """Evaluate all terms for four pairs: monomials and terms are [number, 4], flat."""
-    x, y, z = axes
-    store(monomials, 0, splat(1.0))
-    for m in range(1, len(parent)):
-        lower = load(monomials, LANES * parent[m])
-        along = x if axis[m] == 0 else y if axis[m] == 1 else z
-        store(monomials, LANES * m, multiply(lower, along))
-    for t in range(len(start) - 1):
-        value = splat(0.0)
-        for k in range(start[t], start[t + 1]):
-            value = fma(splat(coefficient[k]), load(monomials, LANES * monomial[k]), value)
-        store(terms, LANES * t, value)
+    """Evaluate all terms for four pairs, at d and at -d: terms is [2, term, 4], flat."""
+    one = four(1.0)
+    count = 4 * len(parity)
+    store(monomials, 0, one)
+    store(monomials, 4, axes[0])
+    store(monomials, 8, axes[1])
+    store(monomials, 12, axes[2])
+    for m in range(4, len(parent)):
+        lower = load(monomials, 4 * pick(parent, m), one)
+        along = load(monomials, 4 * pick(axis, m), one)
+        store(monomials, 4 * m, multiply(lower, along))
+    for t in range(len(parity)):
+        value = four(0.0)
+        for k in range(pick(start, t), pick(start, t + 1)):
+            powers = load(monomials, 4 * pick(monomial, k), one)
+            value = fma(four(pick(coefficient, k)), powers, value)
+        store(terms, 4 * t, value)
+        store(terms, count + 4 * t, multiply(value, four(pick(parity, t))))
 
 
 @inlined
@@ -132,73 +158,72 @@ def _radial(
     gaussians: int,
     at: int,
     exponent: Floats,
-    stride: int,
     weight: Floats,
     exponentials: Floats,
     values: Floats,
 ) -> None:
-    """Evaluate the radial functions for one r² and four sigmas: values is [function, 4], flat."""
-    for g in range(0, gaussians * LANES, LANES):
-        store(exponentials, g, exp2(multiply(load(exponent, at + g), square)))
-    functions = len(values)
-    weight_at = at * (functions // LANES)
-    for f in range(0, functions, RADIALS_AT_ONCE * LANES):
-        a = b = c = d = splat(0.0)
-        w = weight_at + f * stride // LANES
-        for g in range(0, gaussians * LANES, LANES):
-            exponential = load(exponentials, g)
-            a = fma(load(weight, w), exponential, a)
-            b = fma(load(weight, w + LANES), exponential, b)
-            c = fma(load(weight, w + 2 * LANES), exponential, c)
-            d = fma(load(weight, w + 3 * LANES), exponential, d)
-            w += RADIALS_AT_ONCE * LANES
-        store(values, f, a)
-        store(values, f + LANES, b)
-        store(values, f + 2 * LANES, c)
-        store(values, f + 3 * LANES, d)
+    """Evaluate all radial functions for one r² and the sigmas of a vector."""
+    zero, lanes = like(0.0, square), length(square)
+    functions = len(values) // lanes
+    for g in range(gaussians):
+        power = multiply(load(exponent, at + g * lanes, square), square)
+        store(exponentials, g * lanes, exp2(power))
+    from_weight = at * functions
+    for f in range(0, functions, 4):
+        a = b = c = d = zero
+        for g in range(gaussians):
+            exponential = load(exponentials, g * lanes, zero)
+            w = from_weight + (g * functions + f) * lanes
+            a = fma(load(weight, w, zero), exponential, a)
+            b = fma(load(weight, w + lanes, zero), exponential, b)
+            c = fma(load(weight, w + 2 * lanes, zero), exponential, c)
+            d = fma(load(weight, w + 3 * lanes, zero), exponential, d)
+        store(values, f * lanes, a)
+        store(values, (f + 1) * lanes, b)
+        store(values, (f + 2) * lanes, c)
+        store(values, (f + 3) * lanes, d)
 
 
 @inlined
 def _add(
+    vector: Vector,
     values: Floats,
     terms: Floats,
-    lane: int,
-    functions: Integers,
+    first: int,
+    function: Integers,
     component: Integers,
-    parity: Floats,
-    back: int,
     multipoles: Floats,
     to: int,
 ) -> None:
-    """Add radial function times polynomial to four sigmas of one atom's multipoles."""
-    for f in range(len(parity)):
-        value = load(values, f * LANES)
-        if back:
-            value = multiply(value, splat(parity[f]))
-        for t in range(functions[f], functions[f + 1]):
-            at = to + component[t] * LANES
-            store(multipoles, at, fma(splat(terms[t * LANES + lane]), value, load(multipoles, at)))
+    """Add radial functions times polynomials to an atom's multipoles, for a vector of sigmas."""
+    lanes = length(vector)
+    for t in range(len(function)):
+        at = to + pick(component, t) * lanes
+        value = load(values, pick(function, t) * lanes, vector)
+        polynomial = like(pick(terms, first + 4 * t), vector)
+        store(multipoles, at, fma(polynomial, value, load(multipoles, at, vector)))
 
 
 @helper
 def _combine(
-    multipoles: Floats, radial: Radial, combination: Combination, square: bool, out: Floats
+    multipoles: Floats, width: int, combination: Combination, square: bool, out: Floats
 ) -> None:
     """Make features of multipoles: sums of squares, their roots, or signed multipoles."""
-    count = len(combination.signed)
-    sigmas = out.shape[1] // count
-    feature = np.empty(LANES)
-    for i in range(len(out)):
-        for block in range(radial.blocks):
-            base = (i * radial.blocks + block) * radial.components * LANES
-            for f in range(count):
-                value = splat(0.0)
-                for k in range(combination.start[f], combination.start[f + 1]):
-                    multipole = load(multipoles, base + combination.component[k] * LANES)
-                    weighted = multiply(splat(combination.weight[k]), multipole)
-                    value = weighted if combination.signed[f] else fma(weighted, multipole, value)
-                store(feature, 0, value)
-                root = not (square or combination.signed[f])
-                for lane in range(min(LANES, sigmas - block * LANES)):
-                    column = f * sigmas + block * LANES + lane
-                    out[i, column] = sqrt(feature[lane]) if root else feature[lane]
+    start, component = combination.start, combination.component
+    weight, signed = combination.weight, combination.signed
+    atoms, columns = out.shape
+    sigmas = columns // len(signed)
+    for i in range(atoms):
+        base = i * (len(multipoles) // atoms)
+        for sigma in range(0, width, 8):
+            lanes = min(8, width - sigma)
+            used = min(lanes, sigmas - sigma)
+            at = base + sigma * (len(multipoles) // (atoms * width))
+            for f in range(len(signed)):
+                for lane in range(used):
+                    value = 0.0
+                    for k in range(start[f], start[f + 1]):
+                        multipole = multipoles[at + component[k] * lanes + lane]
+                        value += weight[k] * multipole * (1.0 if signed[f] else multipole)
+                    root = not (square or signed[f])
+                    out[i, f * sigmas + sigma + lane] = sqrt(value) if root else value

@@ -1,8 +1,8 @@
-"""Vectors of four float64 for numba kernels.
+"""Vectors of four or eight float64 for numba kernels.
 
 Numba leaves vectorising to LLVM, which gives up on the short, irregular loops of the fingerprint
 kernel. These few primitives say it outright; LLVM maps them to whatever the processor has.
-They work on flat contiguous float64 arrays, at any index, and do not check bounds.
+They work on flat contiguous arrays, at any index, and do not check bounds.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["LANES", "add", "exp2", "fma", "load", "multiply", "splat", "store", "total"]
-
-LANES = 4
-
-_DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
-_INTEGERS = ir.VectorType(ir.IntType(64), LANES)
-_INDEX = ir.IntType(32)
+__all__ = [
+    "eight",
+    "exp2",
+    "fma",
+    "four",
+    "length",
+    "like",
+    "load",
+    "multiply",
+    "pick",
+    "store",
+    "total",
+]
 
 # Adding this to a small number leaves its nearest integer in the lowest bits of the mantissa.
 _ROUNDER = 1.5 * 2.0**52
@@ -42,115 +48,142 @@ _EXP2 = (
     0.6931471805599462,
 )
 
-_primitive: Callable[[Callable[..., Any]], Any] = intrinsic  # numba's own type asks for `_` as well
+_primitive: Callable[[Callable[..., Any]], Any] = intrinsic  # its own type asks for `_` as well
 _declare: Any = cgutils.get_or_insert_function
 _Generator = Callable[[Any, ir.IRBuilder, Any, Any], Any]
 _Typed = tuple[Any, _Generator]
+_INDEX = ir.IntType(32)
 
 
 class _Vector(types.Type):
-    pass
-
-
-_vector: Any = _Vector(name="ampflow.float64x4")
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        super().__init__(name=f"ampflow.float64x{lanes}")  # type: ignore[no-untyped-call]
 
 
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, kind: Any) -> None:
-        super().__init__(manager, kind, _DOUBLES)  # type: ignore[no-untyped-call]
+    def __init__(self, manager: Any, kind: _Vector) -> None:
+        super().__init__(manager, kind, _doubles(kind.lanes))
 
 
-def _constant(value: float) -> ir.Constant:
-    return ir.Constant(_DOUBLES, [value] * LANES)
+def _doubles(lanes: int) -> Any:
+    return ir.VectorType(ir.DoubleType(), lanes)
+
+
+def _constant(kind: Any, value: float) -> Any:
+    return ir.Constant(kind, [value] * kind.count)
 
 
 def _address(context: Any, builder: ir.IRBuilder, kind: Any, array: Any, index: Any) -> Any:
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), _DOUBLES.as_pointer())
+    return builder.gep(context.make_array(kind)(context, builder, array).data, [index])
 
 
 def _fused(builder: ir.IRBuilder, x: Any, y: Any, z: Any) -> Any:
-    kind = ir.FunctionType(_DOUBLES, [_DOUBLES] * 3)
-    name = f"llvm.fmuladd.v{LANES}f64"  # fused where the processor can, else two operations
-    return builder.call(_declare(builder.module, kind, name), [x, y, z])
+    name = f"llvm.fmuladd.v{x.type.count}f64"  # fused where the processor can, else two operations
+    function = _declare(builder.module, ir.FunctionType(x.type, [x.type] * 3), name)
+    return builder.call(function, [x, y, z])
+
+
+def _splat(builder: ir.IRBuilder, scalar: Any, lanes: int) -> Any:
+    undefined = ir.Constant(_doubles(lanes), ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(_INDEX, 0))
+    everywhere = ir.Constant(ir.VectorType(_INDEX, lanes), [0] * lanes)
+    return builder.shuffle_vector(first, undefined, everywhere)
 
 
 @_primitive
-def load(_: Any, array: Any, index: Any) -> _Typed:
-    """Read array[index : index + 4]."""
+def four(_: Any, scalar: Any) -> _Typed:
+    """Make a vector of four of one number."""
+    return _Vector(4)(types.float64), lambda _c, builder, _s, args: _splat(builder, args[0], 4)
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, signature.args[0], *args), align=8)
 
-    return _vector(array, types.intp), generate
+@_primitive
+def eight(_: Any, scalar: Any) -> _Typed:
+    """Make a vector of eight of one number."""
+    return _Vector(8)(types.float64), lambda _c, builder, _s, args: _splat(builder, args[0], 8)
+
+
+@_primitive
+def like(_: Any, scalar: Any, vector: Any) -> _Typed:
+    """Make a vector of one number, as long as another."""
+
+    def generate(_context: Any, builder: ir.IRBuilder, _signature: Any, args: Any) -> Any:
+        return _splat(builder, args[0], vector.lanes)
+
+    return vector(types.float64, vector), generate
+
+
+@_primitive
+def length(_: Any, vector: Any) -> _Typed:
+    """Return how many numbers a vector has."""
+
+    def generate(context: Any, _builder: Any, _signature: Any, _args: Any) -> Any:
+        return context.get_constant(types.intp, vector.lanes)
+
+    return types.intp(vector), generate
+
+
+@_primitive
+def load(_: Any, array: Any, index: Any, vector: Any) -> _Typed:
+    """Read as many numbers as `vector` has, from array[index] on."""
+
+    def generate(context: Any, builder: ir.IRBuilder, _signature: Any, args: Any) -> Any:
+        address = _address(context, builder, array, args[0], args[1])
+        pointer = builder.bitcast(address, _doubles(vector.lanes).as_pointer())
+        return builder.load(pointer, align=8)
+
+    return vector(array, types.intp, vector), generate
 
 
 @_primitive
 def store(_: Any, array: Any, index: Any, vector: Any) -> _Typed:
-    """Write array[index : index + 4]."""
+    """Write a vector to array[index] and after."""
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _address(context, builder, signature.args[0], *args[:2]), align=8)
+    def generate(context: Any, builder: ir.IRBuilder, _signature: Any, args: Any) -> Any:
+        address = _address(context, builder, array, args[0], args[1])
+        pointer = builder.bitcast(address, _doubles(vector.lanes).as_pointer())
+        builder.store(args[2], pointer, align=8)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, _vector), generate
+    return types.void(array, types.intp, vector), generate
 
 
 @_primitive
-def splat(_: Any, scalar: Any) -> _Typed:
-    """Make a vector of one number."""
+def pick(_: Any, array: Any, index: Any) -> _Typed:
+    """Return array[index]; a negative index does not count from the end, which costs time."""
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        undefined = ir.Constant(_DOUBLES, ir.Undefined)
-        first = builder.insert_element(undefined, args[0], ir.Constant(_INDEX, 0))
-        everywhere = ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES)
-        return builder.shuffle_vector(first, undefined, everywhere)
+    def generate(context: Any, builder: ir.IRBuilder, _signature: Any, args: Any) -> Any:
+        return builder.load(_address(context, builder, array, args[0], args[1]))
 
-    return _vector(types.float64), generate
-
-
-@_primitive
-def add(_: Any, x: Any, y: Any) -> _Typed:
-    """Return x + y."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.fadd(*args)
-
-    return _vector(_vector, _vector), generate
+    return array.dtype(array, types.intp), generate
 
 
 @_primitive
 def multiply(_: Any, x: Any, y: Any) -> _Typed:
     """Return x y."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return builder.fmul(*args)
-
-    return _vector(_vector, _vector), generate
+    return x(x, x), lambda _c, builder, _s, args: builder.fmul(*args)
 
 
 @_primitive
 def fma(_: Any, x: Any, y: Any, z: Any) -> _Typed:
     """Return x y + z."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        return _fused(builder, *args)
-
-    return _vector(_vector, _vector, _vector), generate
+    return x(x, x, x), lambda _c, builder, _s, args: _fused(builder, *args)
 
 
 @_primitive
 def total(_: Any, x: Any) -> _Typed:
-    """Return the sum of the four."""
+    """Return the sum of the numbers."""
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        lanes = [
-            builder.extract_element(args[0], ir.Constant(_INDEX, lane)) for lane in range(LANES)
-        ]
-        return builder.fadd(builder.fadd(lanes[0], lanes[2]), builder.fadd(lanes[1], lanes[3]))
+    def generate(_context: Any, builder: ir.IRBuilder, _signature: Any, args: Any) -> Any:
+        parts = [builder.extract_element(args[0], ir.Constant(_INDEX, k)) for k in range(x.lanes)]
+        while len(parts) > 1:
+            half = len(parts) // 2
+            halves = zip(parts[:half], parts[half:], strict=True)
+            parts = [builder.fadd(a, b) for a, b in halves]
+        return parts[0]
 
-    return types.float64(_vector), generate
+    return types.float64(x), generate
 
 
 @_primitive
@@ -160,16 +193,18 @@ def exp2(_: Any, x: Any) -> _Typed:
     x = k + r, k whole and |r| <= 1/2; a polynomial gives 2**r, and k is added to its exponent.
     """
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-        lowest = _constant(_LOWEST)
+    def generate(_context: Any, builder: ir.IRBuilder, _signature: Any, args: Any) -> Any:
+        doubles = _doubles(x.lanes)
+        integers = ir.VectorType(ir.IntType(64), x.lanes)
+        lowest, rounder = _constant(doubles, _LOWEST), _constant(doubles, _ROUNDER)
         held = builder.select(builder.fcmp_ordered(">", args[0], lowest), args[0], lowest)
-        shifted = builder.fadd(held, _constant(_ROUNDER))
-        rest = builder.fsub(held, builder.fsub(shifted, _constant(_ROUNDER)))
-        power = _constant(_EXP2[0])
+        shifted = builder.fadd(held, rounder)
+        rest = builder.fsub(held, builder.fsub(shifted, rounder))
+        power = _constant(doubles, _EXP2[0])
         for coefficient in (*_EXP2[1:], 1.0):
-            power = _fused(builder, power, rest, _constant(coefficient))
-        mantissa_bits = ir.Constant(_INTEGERS, [52] * LANES)
-        exponent = builder.shl(builder.bitcast(shifted, _INTEGERS), mantissa_bits)
-        return builder.bitcast(builder.add(builder.bitcast(power, _INTEGERS), exponent), _DOUBLES)
+            power = _fused(builder, power, rest, _constant(doubles, coefficient))
+        exponent = builder.shl(builder.bitcast(shifted, integers), _constant(integers, 52))
+        raised = builder.add(builder.bitcast(power, integers), exponent)
+        return builder.bitcast(raised, doubles)
 
-    return _vector(_vector), generate
+    return x(x), generate

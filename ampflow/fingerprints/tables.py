@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 from ampflow.fingerprints.densities import Densities
 from ampflow.fingerprints.harmonics import Multipoles, Polynomial, Powers
 
-__all__ = ["LANES", "RADIALS_AT_ONCE", "Angular", "Combination", "Radial", "make_tables"]
+__all__ = ["Angular", "Combination", "Radial", "make_tables"]
 
-LANES = 4  # sigmas are computed four at a time: simd.LANES, without importing numba
-RADIALS_AT_ONCE = 4  # radial functions that are summed over a density's Gaussians in registers
+_WIDE, _NARROW = 8, 4  # sigmas computed at a time; the narrow vector is for a remainder
+_TOGETHER = 4  # radial functions computed at a time
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
 class Angular(NamedTuple):
-    """Polynomials of the displacement, as sparse combinations of monomials.
+    """Polynomials of the displacement ("terms"), as sparse combinations of monomials.
 
-    Monomial m is monomial `parent[m]` times x, y or z (`axis[m]` 0, 1 or 2); number 0 is 1.
-    Term t is the sum of `coefficient` times `monomial` over `start[t]` to `start[t+1]`.
+    Monomials 0 to 3 are 1, x, y, z; a later one, m, is `parent[m]` times `axis[m]`, the numbers
+    of earlier ones. Term t is the sum of `coefficient` times `monomial` over `start[t]` to
+    `start[t+1]`; at -d it is `parity[t]` times what it is at d.
     """
 
     parent: Integers
@@ -34,36 +35,37 @@ class Angular(NamedTuple):
     start: Integers
     monomial: Integers
     coefficient: Floats
+    parity: Floats
 
 
 class Radial(NamedTuple):
     """Radial functions of each element, and which multipoles they go to.
 
+    Sigmas are divided into vectors of eight, and one of four where that is enough for the rest:
+    `width` in all. "[row, vector, any, lane]" is flat: for each row, one (any, lane) array after
+    the other.
+
     Parameters
     ----------
-    blocks, chunks, most, components
-        Sigmas / 4 and radial functions / 4, rounded up; the most Gaussians any element has;
-        multipole components.
+    width, functions, most, components
+        Sigmas and radial functions, rounded up; the most Gaussians any element has; multipole
+        components.
     row_of
         Row of each atomic number, -1 without a density.
     gaussians
         Gaussians in each row's density.
     exponent
-        [row, sigmas / 4, Gaussian, 4], flat: 2**(exponent r²) is the exponential (negative).
+        [row, vector, Gaussian, lane]: 2**(exponent r²) is the exponential (negative).
     weight
-        [row, sigmas / 4, radial functions / 4, Gaussian, 4 radial functions, 4], flat.
+        [row, vector, Gaussian, radial function, lane].
     own
-        [row, sigmas / 4, component, 4], flat: what an atom adds to its own multipoles.
-    terms
-        Where each radial function's terms begin.
-    component
-        Component to which each term adds.
-    parity
-        (-1)^order of each radial function.
+        [row, vector, component, lane]: what an atom adds to its own multipoles.
+    function, component
+        Radial function that multiplies each term, and component that the product adds to.
     """
 
-    blocks: int
-    chunks: int
+    width: int
+    functions: int
     most: int
     components: int
     row_of: Integers
@@ -71,9 +73,8 @@ class Radial(NamedTuple):
     exponent: Floats
     weight: Floats
     own: Floats
-    terms: Integers
+    function: Integers
     component: Integers
-    parity: Floats
 
 
 class Combination(NamedTuple):
@@ -89,21 +90,25 @@ def make_tables(
     multipoles: Multipoles, densities: Densities, sigmas: Sequence[float]
 ) -> tuple[Angular, Radial, Combination]:
     """Lay out everything that depends on the descriptor and not on a structure."""
+    return _angular(multipoles), _radial(multipoles, densities, sigmas), _combination(multipoles)
+
+
+def _angular(multipoles: Multipoles) -> Angular:
     polynomials = [polynomial for terms in multipoles.terms for _, polynomial in terms]
-    return _angular(polynomials), _radial(multipoles, densities, sigmas), _combination(multipoles)
-
-
-def _angular(polynomials: Sequence[Polynomial]) -> Angular:
+    parity = [
+        (-1.0) ** function.order
+        for function, terms in zip(multipoles.radial, multipoles.terms, strict=True)
+        for _ in terms
+    ]
     degree = max(sum(powers) for polynomial in polynomials for powers in polynomial)
-    number: dict[Powers, int] = {(0, 0, 0): 0}
-    parent, axis = [0], [0]
-    for n in range(1, degree + 1):
+    number: dict[Powers, int] = {(0, 0, 0): 0, (1, 0, 0): 1, (0, 1, 0): 2, (0, 0, 1): 3}
+    parent, axis = [0, 0, 0, 0], [0, 1, 2, 3]
+    for n in range(2, degree + 1):
         for a, b, c in product(range(n + 1), repeat=3):
             if a + b + c == n:
                 along = 0 if a else 1 if b else 2
-                lower = (a - (along == 0), b - (along == 1), c - (along == 2))
-                parent.append(number[lower])
-                axis.append(along)
+                parent.append(number[a - (along == 0), b - (along == 1), c - (along == 2)])
+                axis.append(along + 1)
                 number[a, b, c] = len(number)
     return Angular(
         np.array(parent),
@@ -111,6 +116,7 @@ def _angular(polynomials: Sequence[Polynomial]) -> Angular:
         _starts(polynomials),
         np.array([number[powers] for polynomial in polynomials for powers in polynomial]),
         np.array([value for polynomial in polynomials for value in polynomial.values()]),
+        np.array(parity),
     )
 
 
@@ -119,36 +125,31 @@ def _radial(multipoles: Multipoles, densities: Densities, sigmas: Sequence[float
     row_of = np.full(max(elements) + 1, -1)
     row_of[list(elements)] = np.arange(len(elements))
     gaussians = [len(densities.of(number)) for number in elements]
-    blocks = -(-len(sigmas) // LANES)
-    chunks = -(-len(multipoles.radial) // RADIALS_AT_ONCE)
-    width = np.full(blocks * LANES, sigmas[-1], dtype=np.float64)  # the last one fills up
-    width[: len(sigmas)] = sigmas
-    exponent = np.zeros((len(elements), max(gaussians), len(width)))
-    weight = np.zeros((len(elements), chunks * RADIALS_AT_ONCE, max(gaussians), len(width)))
-    for row, number in enumerate(elements):
-        exponent[row, : gaussians[row]], values = _of_density(
-            multipoles, densities.of(number), width
-        )
-        weight[row, : len(multipoles.radial), : gaussians[row]] = values
-    at_zero = weight.sum(axis=2)
-    own = np.zeros((len(elements), multipoles.components, len(width)))
+    width = -(-len(sigmas) // _NARROW) * _NARROW
+    functions = -(-len(multipoles.radial) // _TOGETHER) * _TOGETHER
+    filled = np.array([*sigmas, *[sigmas[-1]] * (width - len(sigmas))])
+    exponent = np.zeros((len(elements), max(gaussians), width))
+    weight = np.zeros((len(elements), max(gaussians), functions, width))
+    for row, (number, count) in enumerate(zip(elements, gaussians, strict=True)):
+        exponents, weights = _of_density(multipoles, densities.of(number), filled)
+        exponent[row, :count] = exponents
+        weight[row, :count, : len(multipoles.radial)] = weights.swapaxes(0, 1)
+    own = np.zeros((len(elements), multipoles.components, width))
     for f, terms in enumerate(multipoles.terms):
         for component, polynomial in terms:
-            own[:, component] += at_zero[:, f] * polynomial.get((0, 0, 0), 0.0)
-    split = (len(elements), chunks, RADIALS_AT_ONCE, max(gaussians), blocks, LANES)
+            own[:, component] += weight[:, :, f].sum(axis=1) * polynomial.get((0, 0, 0), 0.0)
     return Radial(
-        blocks,
-        chunks,
+        width,
+        functions,
         max(gaussians),
         multipoles.components,
         row_of,
         np.array(gaussians),
-        _lanes_last(exponent),
-        np.ascontiguousarray(weight.reshape(split).transpose(0, 4, 1, 3, 2, 5)).ravel(),
-        _lanes_last(own),
-        _starts(multipoles.terms),
+        _by_vector(exponent),
+        _by_vector(weight),
+        _by_vector(own),
+        np.array([f for f, terms in enumerate(multipoles.terms) for _ in terms]),
         np.array([component for terms in multipoles.terms for component, _ in terms]),
-        np.array([(-1.0) ** function.order for function in multipoles.radial]),
     )
 
 
@@ -170,11 +171,13 @@ def _of_density(multipoles: Multipoles, density: Floats, sigma: Floats) -> tuple
     return -alpha * shift / np.log(2), np.array(weights)
 
 
-def _lanes_last(table: Floats) -> Floats:
-    """[row, any, sigma] to [row, sigma / 4, any, 4], flat."""
-    rows, columns, sigmas = table.shape
-    split = table.reshape(rows, columns, sigmas // LANES, LANES)
-    return np.ascontiguousarray(split.transpose(0, 2, 1, 3)).ravel()
+def _by_vector(table: Floats) -> Floats:
+    """[row, ..., sigma] to [row, vector, ..., lane], flat."""
+    rows, sigmas = len(table), table.shape[-1]
+    vectors = [
+        table[..., begin : begin + _WIDE].reshape(rows, -1) for begin in range(0, sigmas, _WIDE)
+    ]
+    return np.concatenate(vectors, axis=1).ravel()
 
 
 def _combination(multipoles: Multipoles) -> Combination:
