@@ -141,6 +141,7 @@ def _note(summary: StudySummary) -> str:
 
 def _publish_trials(spec: StudySpec) -> None:
     table = trial_table(open_study(spec)).drop(columns=["started", "finished", "worker"])
-    rows = table.astype(object).where(table.notna(), None)
-    columns = {str(name): column.tolist() for name, column in rows.items()}
-    create_table_artifact(columns, key="trials", description=f"Trials of {spec.name}")
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    # Rows, not columns: Prefect's newer pages show an empty table for columns.
+    trials = [{str(name): cell for name, cell in row.items()} for row in rows]
+    create_table_artifact(trials, key="trials", description=f"Trials of {spec.name}")
