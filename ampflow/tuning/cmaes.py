@@ -7,9 +7,8 @@ run no code of theirs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cmaes  # type: ignore[import-untyped]
 import numpy as np
 import optuna
 from numpy.typing import NDArray
@@ -18,6 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ampflow.tuning.cube import from_cube, to_cube
 from ampflow.tuning.points import Whole
+
+if TYPE_CHECKING:
+    from cmaes import CMA  # type: ignore[import-untyped]
 
 __all__ = ["CMAES"]
 
@@ -48,8 +50,10 @@ class CMAES(Whole):
         """Draw from the youngest generation."""
         if not search_space:
             return {}
+        from cmaes import CMA  # imports scipy.stats: a second, for those who want it
+
         ends = np.tile([0.0, 1.0], (len(search_space), 1))
-        state = cmaes.CMA(np.full(len(search_space), 0.5), sigma=1 / 6, bounds=ends)
+        state = CMA(np.full(len(search_space), 0.5), sigma=1 / 6, bounds=ends)
         finished = study.get_trials(deepcopy=False, states=_FINISHED)
         while solutions := self._generation(state, finished):
             state.tell(solutions)
@@ -58,7 +62,7 @@ class CMAES(Whole):
         return from_cube(state.ask(), search_space)
 
     def _generation(
-        self, state: cmaes.CMA, finished: list[FrozenTrial]
+        self, state: CMA, finished: list[FrozenTrial]
     ) -> list[tuple[NDArray[np.float64], float]]:
         """Return the trials that close the generation; none if it is still open."""
         its = [

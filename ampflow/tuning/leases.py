@@ -24,7 +24,7 @@ import psutil
 
 from ampflow.files import explain_os_error
 
-__all__ = ["GRACE", "Holder", "Lease", "LeaseLost", "Leases"]
+__all__ = ["GRACE", "Holder", "Lease", "LeaseLost", "Leases", "keep_alive"]
 
 GRACE = 120.0
 """Seconds without a sign of life after which the work of a holder elsewhere may be taken."""
@@ -121,23 +121,25 @@ class Lease:
         for generation in range(1, self.generation + 1):  # ours last, so that none seems free
             _path(self.folder, self.key, generation).unlink(missing_ok=True)
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Give signs of life meanwhile."""
-        over = threading.Event()
 
-        def beat() -> None:
-            while not over.wait(_BEAT):
+@contextmanager
+def keep_alive(*leases: Lease) -> Iterator[None]:
+    """Give signs of life for `leases` meanwhile."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(_BEAT):
+            for lease in leases:
                 with suppress(OSError):  # the holder looks for itself whether it is still there
-                    os.utime(self.path)
+                    os.utime(lease.path)
 
-        thread = threading.Thread(target=beat, name=f"lease {self.key}", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+    thread = threading.Thread(target=beat, name="ampflow leases", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Leases:

@@ -15,7 +15,6 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
-from scipy.stats import qmc
 
 from ampflow.tuning.cube import from_cube
 
@@ -70,6 +69,8 @@ class Sobol(Whole):
         """Return the trial's point."""
         if not search_space:
             return {}
+        from scipy.stats import qmc  # a second to import, for those who want it
+
         random = np.random.default_rng(self._seed)
         sequence = qmc.Sobol(len(search_space), scramble=True, seed=random)
         if trial.number:

@@ -34,6 +34,7 @@ __all__ = [
     "prepare_study",
     "study_summary",
     "trial_table",
+    "trials_of",
 ]
 
 _PREFIX = "ampflow-"
@@ -164,15 +165,17 @@ def reopen_study(spec: StudySpec, study: optuna.Study, number: int) -> optuna.St
 def _load(spec: StudySpec, storage: BaseStorage, number: int, create: bool) -> optuna.Study:
     pruner = make_pruner(spec.tuning, int(highest("epochs", spec.tuning.space, spec.training)))
     sampler = make_sampler(spec.tuning, spec.seed, number)
-    if create:
+    try:  # first, as the attempt to create one that exists would be written to the journal
+        study = optuna.load_study(
+            study_name=spec.name, storage=storage, sampler=sampler, pruner=pruner
+        )
+    except KeyError:
+        if not create:
+            raise
         study = optuna.create_study(
             study_name=spec.name, storage=storage, sampler=sampler, pruner=pruner,
             direction="minimize", load_if_exists=True,
         )  # fmt: skip
-    else:
-        study = optuna.load_study(
-            study_name=spec.name, storage=storage, sampler=sampler, pruner=pruner
-        )
     # Hyperband makes its brackets when it is first asked, and until then lets a sampler see the
     # trials of the first bracket only. Asked now, it is the same in every process.
     pruner.prune(study, create_trial(state=TrialState.RUNNING))
@@ -298,6 +301,28 @@ def _summary_of(name: str, storage: BaseStorage, location: str) -> StudySummary 
     except KeyError:  # a journal without its study: killed between the two
         return None
     return _summarise(study, location)
+
+
+def trials_of(name: str, cache: Path, storage: str = "") -> pd.DataFrame:
+    """Return the table of a study's trials, see `trial_table`, by the study's name.
+
+    Raises
+    ------
+    StorageError
+        If there is none of this name, or it cannot be read.
+    """
+    journal = _journal(cache, name)
+    where = _location(storage, journal)
+    with explain_storage_errors(where):
+        try:
+            study = optuna.load_study(
+                study_name=name,
+                storage=open_storage(storage, journal),
+                sampler=optuna.samplers.RandomSampler(),
+            )
+        except KeyError:
+            raise StorageError(f"{where}: no study {name}", "ampflow studies list") from None
+        return trial_table(study)
 
 
 def delete_study(name: str, cache: Path, storage: str = "") -> None:

@@ -1,11 +1,17 @@
-"""A study that trains nothing: a fake trainer, quick and of known results."""
-
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_trainer import FakeTrainer
 
 from ampflow.experiment import Choices, Range, Training, Tuning
 from ampflow.tuning.study import StudySpec
@@ -19,6 +25,8 @@ SPACE = {
 
 @pytest.fixture
 def make_spec(tmp_path: Path) -> Any:
+    """Make the spec of a small study, with options of [tuning] as wanted."""
+
     def make(cache: str = "cache", epochs: int = 5, seed: int = 1, **tuning: Any) -> StudySpec:
         options = {"trials": 6, "sampler": "random", "pruner": "none", "space": SPACE} | tuning
         spec = StudySpec(
@@ -35,3 +43,48 @@ def make_spec(tmp_path: Path) -> Any:
         return spec
 
     return make
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> FakeTrainer:
+    return FakeTrainer(tmp_path / "diary")
+
+
+@pytest.fixture
+def postgresql() -> Iterator[str]:
+    """URL of a private PostgreSQL server, from Debian's package; skip where there is none."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        pytest.skip("no PostgreSQL server installed (Debian: postgresql)")
+    pytest.importorskip("psycopg2")
+    # The server refuses to run as root, and its user cannot enter pytest's folders.
+    user = "postgres" if os.geteuid() == 0 else None
+    folder = Path(subprocess.check_output(["mktemp", "-d"], user=user, text=True).strip())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    subprocess.run(
+        [programs[-1] / "initdb", "-D", folder / "db", "-A", "trust", "-U", "me", "--no-sync"],
+        user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    server = subprocess.Popen(
+        [programs[-1] / "postgres", "-D", folder / "db", "-k", folder, "-p", str(port), "-F"],
+        user=user, cwd=folder, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        ready = [programs[-1] / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        while subprocess.run(ready).returncode and server.poll() is None:
+            time.sleep(0.05)
+        yield f"postgresql://me:none@127.0.0.1:{port}/postgres"
+    finally:
+        server.send_signal(signal.SIGINT)  # fast: SIGTERM would wait for open connections
+        server.wait()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["journal", "sqlite", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The option tuning.storage for each kind of storage."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgresql"))
+    return f"sqlite:///{tmp_path}/s.db" if request.param == "sqlite" else ""

@@ -1,0 +1,252 @@
+"""One trial, from its hyperparameters to its end, which is told once."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import TrialState
+
+from ampflow.tuning.claims import Claim
+from ampflow.tuning.leases import Lease, Leases, keep_alive
+from ampflow.tuning.results import (
+    CHECKPOINT,
+    Epoch,
+    Objective,
+    Result,
+    TrainingFailed,
+    read_result,
+    result_of,
+    trial_folder,
+    write_result,
+)
+from ampflow.tuning.space import suggest
+from ampflow.tuning.study import StudySpec, reopen_study
+
+__all__ = ["Busy", "Stopped", "TrialReport", "TrialRun", "is_reported"]
+
+_LOOK = 2.0  # seconds between two looks at whether the trial is still ours
+_DENSE, _SPARSE = 20, math.log(1.05)  # each epoch up to here; then one in every 5 % more epochs
+
+
+class Busy(Exception):  # noqa: N818 - nothing went wrong
+    """Somebody else is training the same hyperparameters right now."""
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """The worker was asked to stop; the checkpoint is written."""
+
+
+class _Pruned(Exception):  # noqa: N818 - nothing went wrong
+    """The trial was dropped, and that was told."""
+
+
+@dataclass(frozen=True)
+class TrialReport:
+    """How a trial ended.
+
+    Parameters
+    ----------
+    number, state, params
+        Which trial, how it ended, and its hyperparameters.
+    value
+        Validation MAE of the best epoch, eV per structure; None if it failed.
+    epochs, best_epoch, seconds
+        How long it trained, all workers together.
+    worker
+        Who ended it.
+    reason
+        Why it failed.
+    reused_from
+        The trial with the same hyperparameters that was trained for both, as "study/number".
+    """
+
+    number: int
+    state: Literal["complete", "pruned", "failed"]
+    params: dict[str, Any]
+    value: float | None
+    epochs: int
+    best_epoch: int | None
+    seconds: float
+    worker: str
+    reason: str = ""
+    reused_from: str = ""
+
+
+def is_reported(epoch: int, last: int) -> bool:
+    """Tell whether the error after `epoch` is reported to the study.
+
+    Each of the first 20, then some 14 for every doubling, and the last: 50 in 100 epochs, 100
+    in 1,000. A database takes milliseconds for each, longer than many an epoch. Which they are
+    depends on nothing but the epoch, as pruners compare trials at equal steps.
+    """
+    if epoch <= _DENSE or epoch == last:
+        return True
+    return int(math.log(epoch) / _SPARSE) > int(math.log(epoch - 1) / _SPARSE)
+
+
+class TrialRun:
+    """A claimed trial and what becomes of it.
+
+    Reported to the study, and so to the pruner, is the least validation error so far: it is
+    what the trial is scored by, it does not jump from epoch to epoch as the error itself, and
+    it is the value that a pruned trial ends with.
+
+    Parameters
+    ----------
+    folders
+        Leases on the folders of trainings.
+    stop
+        Asked after every epoch.
+    """
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        study: optuna.Study,
+        claim: Claim,
+        worker: str,
+        objective: Objective,
+        folders: Leases,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._spec, self._claim, self._worker, self._stop = spec, claim, worker, stop
+        self._objective, self._folders = objective, folders
+        self._trial = optuna.Trial(reopen_study(spec, study, claim.number), claim.trial_id)
+        self._steps = set(self._trial.storage.get_trial(claim.trial_id).intermediate_values)
+        self._leases: tuple[Lease, ...] = (claim.lease,)
+        self._looked = time.monotonic()
+        self._seconds: dict[int, float] = {}  # of each epoch
+        self._best, self._best_epoch = math.inf, 0
+        self._report: TrialReport | None = None
+
+    def run(self) -> TrialReport:
+        """Train the trial, or find that it was trained before, and tell its end.
+
+        Raises
+        ------
+        Busy
+            If somebody else is training the same right now.
+        Stopped
+            If asked to stop.
+        LeaseLost
+            If somebody else took the trial over.
+        """
+        options = suggest(self._trial, self._spec.tuning.space, self._spec.training)
+        self._options = options
+        folder = trial_folder(self._spec, options)
+        try:
+            result = read_result(folder) or self._train(folder)
+        except _Pruned:
+            assert self._report is not None
+            return self._report
+        return self._settle(result)
+
+    def fail(self, reason: str) -> TrialReport:
+        """Tell that the trial failed, for a reason that lies outside its hyperparameters."""
+        return self._tell(TrialState.FAIL, reason=reason)
+
+    def _train(self, folder: Path) -> Result:
+        lease = self._folders.claim(folder.name)
+        if lease is None:
+            raise Busy
+        self._leases = (self._claim.lease, lease)
+        try:
+            with keep_alive(*self._leases):
+                return read_result(folder) or self._result(folder)
+        finally:
+            lease.finish()
+
+    def _result(self, folder: Path) -> Result:
+        study, number = self._spec.name, self._claim.number
+        checkpoint = folder / CHECKPOINT
+        for epoch in self._objective.done(checkpoint):  # before it was interrupted, or pruned
+            self._note(epoch)
+        try:
+            outcome = self._objective.train(
+                self._options, self._spec.seed, checkpoint=checkpoint, on_epoch=self._on_epoch
+            )
+            result = result_of(outcome, study, number)
+        except TrainingFailed as error:
+            result = Result(study, number, list(self._seconds.values()), reason=str(error))
+        self._claim.lease.check()
+        write_result(folder, result)
+        return result
+
+    def _on_epoch(self, epoch: Epoch) -> None:
+        self._note(epoch)
+        if self._stop():
+            raise Stopped
+
+    def _note(self, epoch: Epoch) -> None:
+        """Take note of an epoch; report it, and end the trial if the pruner says so."""
+        self._look()
+        self._seconds[epoch.number] = epoch.seconds
+        if epoch.validation_mae < self._best:
+            self._best, self._best_epoch = epoch.validation_mae, epoch.number
+        if self._put(epoch.number, self._best) and self._trial.should_prune():
+            # Told before the trainer hears of it: a pruner that is asked again would not
+            # always say the same.
+            self._report = self._tell(TrialState.PRUNED)
+            raise _Pruned
+
+    def _look(self) -> None:
+        """See, every few seconds, that nobody took the trial over."""
+        if time.monotonic() - self._looked > _LOOK:
+            for lease in self._leases:
+                lease.check()
+            self._looked = time.monotonic()
+
+    def _put(self, epoch: int, best: float) -> bool:
+        """Report the best error up to `epoch`; False if it needs no report."""
+        wanted = is_reported(epoch, self._options.epochs) and math.isfinite(best)
+        if not wanted or epoch in self._steps:
+            return False
+        self._trial.report(best, epoch)
+        self._steps.add(epoch)
+        return True
+
+    def _settle(self, result: Result) -> TrialReport:
+        """Tell a result, whoever trained for it."""
+        here = (result.study, result.trial) == (self._spec.name, self._claim.number)
+        origin = "" if here else f"{result.study}/{result.trial}"
+        self._seconds = dict(enumerate(result.seconds, 1))
+        if result.validation_mae is None:
+            return self._tell(TrialState.FAIL, reason=result.reason, reused_from=origin)
+        best = math.inf
+        for number, mae in enumerate(result.validation_maes, 1):
+            best = min(best, mae)
+            self._put(number, best)
+        self._best, self._best_epoch = result.validation_mae, result.best_epoch or 0
+        return self._tell(TrialState.COMPLETE, reused_from=origin)
+
+    def _tell(self, state: TrialState, reason: str = "", reused_from: str = "") -> TrialReport:
+        failed = state == TrialState.FAIL
+        report = TrialReport(
+            number=self._claim.number,
+            state="failed" if failed else "pruned" if state == TrialState.PRUNED else "complete",
+            params=self._trial.params,
+            value=None if failed else self._best,
+            epochs=len(self._seconds),
+            best_epoch=None if failed else self._best_epoch,
+            seconds=round(sum(self._seconds.values()), 3),
+            worker=self._worker,
+            reason=reason,
+            reused_from=reused_from,
+        )
+        self._claim.lease.check()
+        for name in ("epochs", "best_epoch", "seconds", "worker", "reason", "reused_from"):
+            if getattr(report, name) not in ("", None):
+                self._trial.set_user_attr(name, getattr(report, name))
+        self._trial.study.tell(
+            self._trial,
+            report.value if state == TrialState.COMPLETE else None,
+            state=state,
+            skip_if_finished=True,
+        )
+        return report

@@ -1,0 +1,212 @@
+"""The worker: claims a trial, trains it, tells its end, until none is left."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from sqlalchemy.exc import SQLAlchemyError
+
+from ampflow.errors import AmpflowError
+from ampflow.tuning.claims import Claim, Claims
+from ampflow.tuning.leases import GRACE, LeaseLost, Leases
+from ampflow.tuning.results import Objective
+from ampflow.tuning.sampling import budget
+from ampflow.tuning.storage import explain_storage_errors
+from ampflow.tuning.study import StudySpec, claims_folder, prepare_study
+from ampflow.tuning.trial import Busy, Stopped, TrialReport, TrialRun
+
+__all__ = ["TrialReport", "TrialsFail", "WorkerSummary", "run_worker"]
+
+_POLL = 0.5  # seconds between two looks at trials that others are working on
+_FAILURES = 5
+_NOT_THE_TRIALS = (
+    *(Busy, Stopped, LeaseLost, UpdateFinishedTrialError),
+    *(AmpflowError, OSError, SQLAlchemyError, StorageInternalError),
+)
+"""What leaves the trial as it is; anything else that a training raises is a failed trial."""
+
+_log = logging.getLogger(__name__)
+
+
+class TrialsFail(AmpflowError):  # noqa: N818 - the sentence a user reads
+    """One trial after the other fails for the same reason."""
+
+
+@dataclass
+class WorkerSummary:
+    """What a worker did.
+
+    Parameters
+    ----------
+    worker
+        Its name.
+    complete, pruned, failed
+        Trials that it ended.
+    dropped
+        Trials that somebody else took over.
+    ended
+        Why it ended: "done" (no trial is left to claim), "deadline" or "stopped".
+    seconds
+        How long it was at work.
+    """
+
+    worker: str
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    dropped: int = 0
+    ended: Literal["done", "deadline", "stopped"] = "done"
+    seconds: float = 0.0
+
+
+def run_worker(
+    spec: StudySpec,
+    worker: str,
+    *,
+    stop: Callable[[], bool] | None = None,
+    deadline: float | None = None,
+    on_trial: Callable[[TrialReport], None] | None = None,
+    objective: Objective | None = None,
+    wait: bool = False,
+    grace: float = GRACE,
+) -> WorkerSummary:
+    """Work on a study until it has no trial left to claim.
+
+    Any number of workers may do so at once, on any machines that share the study's storage and
+    cache folder. A trial whose worker was killed is continued by another, or by the same command
+    run again, from its checkpoint: the same trial, told once.
+
+    Parameters
+    ----------
+    worker
+        Its name, as shown in the table of trials.
+    stop
+        Asked between trials and after every epoch: True leaves the trial, with a checkpoint
+        written, for anybody to continue.
+    deadline
+        Seconds since 1970 from which on no trial is begun. One that runs is finished.
+    on_trial
+        Called after each trial that this worker ended.
+    objective
+        How to train; None: potentials on the study's store and split.
+    wait
+        Stay until all trials have ended, so that those of others who die are continued.
+    grace
+        Seconds without a sign of life after which the trial of a worker on another machine
+        is taken over.
+
+    Raises
+    ------
+    TrialsFail
+        If 5 trials in a row fail for the same reason that is not their hyperparameters.
+    StorageError
+        If the study's storage or the cache folder cannot be used. The trial is left to be
+        continued.
+    OptionError
+        If the sampler cannot search the space.
+    """
+    if objective is None:
+        from ampflow.tuning.objective import Potentials  # imports torch: 2 s
+
+        objective = Potentials(spec.store, spec.split)
+    loop = _Loop(spec, worker, objective, stop or (lambda: False), grace)
+    with explain_storage_errors(spec.location):
+        return loop.run(deadline, on_trial, wait)
+
+
+class _Loop:
+    def __init__(
+        self,
+        spec: StudySpec,
+        worker: str,
+        objective: Objective,
+        stop: Callable[[], bool],
+        grace: float,
+    ) -> None:
+        self._spec, self._worker, self._objective, self._stop = spec, worker, objective, stop
+        self._study = prepare_study(spec)
+        folder = claims_folder(spec.cache, spec.name)
+        self._claims = Claims(self._study, Leases(folder, worker, grace), budget(spec.tuning))
+        self._folders = Leases(folder.with_name("trials"), worker, grace)
+        self._failures: list[str] = []  # reasons, one after the other
+        self._summary = WorkerSummary(worker)
+
+    def run(
+        self,
+        deadline: float | None,
+        on_trial: Callable[[TrialReport], None] | None,
+        wait: bool,
+    ) -> WorkerSummary:
+        start = time.monotonic()
+        busy: set[int] = set()  # trials whose hyperparameters somebody else is training
+        while not self._is_over(deadline):
+            claim = self._claims.next(busy)
+            if claim is not None:
+                report = self._work(claim, busy)
+                if report is not None and on_trial is not None:
+                    on_trial(report)
+            elif busy or (wait and self._claims.unfinished()):
+                busy.clear()
+                time.sleep(_POLL)
+            else:
+                break
+        self._summary.seconds = time.monotonic() - start
+        return self._summary
+
+    def _is_over(self, deadline: float | None) -> bool:
+        if self._stop():
+            self._summary.ended = "stopped"
+        elif deadline is not None and time.time() >= deadline:
+            self._summary.ended = "deadline"
+        return self._summary.ended != "done"
+
+    def _work(self, claim: Claim, busy: set[int]) -> TrialReport | None:
+        """Work on a trial and let go of it, whatever happens."""
+        try:
+            report = self._end(claim)
+        except (LeaseLost, UpdateFinishedTrialError):
+            _log.warning("trial %d was taken over by another worker, dropped", claim.number)
+            self._summary.dropped += 1
+            return None
+        except (Busy, Stopped) as reason:
+            claim.lease.release()
+            if isinstance(reason, Busy):
+                busy.add(claim.number)
+            return None
+        except BaseException:  # left to be continued: a full disk, a lost database, Ctrl-C
+            claim.lease.release()
+            raise
+        claim.lease.finish()
+        self._count(report)
+        return report
+
+    def _end(self, claim: Claim) -> TrialReport:
+        run = TrialRun(
+            self._spec, self._study, claim, self._worker, self._objective, self._folders, self._stop
+        )
+        try:
+            report = run.run()
+        except _NOT_THE_TRIALS:
+            raise
+        except Exception as error:
+            _log.exception("trial %d failed", claim.number)
+            reason = f"{type(error).__name__}: {error}"
+            self._failures.append(reason)
+            return run.fail(reason)
+        self._failures.clear()
+        return report
+
+    def _count(self, report: TrialReport) -> None:
+        _log.info("%s: trial %d %s", self._worker, report.number, report.state)
+        setattr(self._summary, report.state, getattr(self._summary, report.state) + 1)
+        last = self._failures[-_FAILURES:]
+        if len(last) == _FAILURES and len(set(last)) == 1:
+            raise TrialsFail(
+                f"{_FAILURES} trials in a row failed: {last[0]}",
+                "mend that and run again; failed trials count, so raise tuning.trials",
+            )

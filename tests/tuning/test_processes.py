@@ -1,0 +1,161 @@
+"""Several real processes on one study, some of them killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import pytest
+from fake_trainer import FakeTrainer
+from optuna.trial import TrialState
+
+from ampflow.experiment import Choices
+from ampflow.tuning.study import StudySpec, open_study, prepare_study
+from ampflow.tuning.worker import run_worker
+
+# Each a process of its own, forked from one that imported the library and did nothing else.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["fake_trainer", "ampflow.tuning.worker"])
+
+
+def work(spec: StudySpec, worker: str, trainer: FakeTrainer, options: dict[str, Any]) -> None:
+    summary = run_worker(spec, worker, objective=trainer, **options)
+    trainer.diary.with_name(worker).write_text(json.dumps(dataclasses.asdict(summary)))
+
+
+def start(spec: StudySpec, worker: str, trainer: FakeTrainer, **options: Any) -> BaseProcess:
+    process = processes.Process(target=work, args=(spec, worker, trainer, options))
+    process.start()
+    return process
+
+
+def wait_for_epochs(trainer: FakeTrainer, number: int) -> None:
+    while len(trainer.epochs()) < number:
+        time.sleep(0.005)
+
+
+def times_told(spec: StudySpec) -> Counter[int]:
+    """Count in the journal how often each trial was told to have ended."""
+    told: Counter[int] = Counter()
+    for line in spec.journal.read_text().splitlines():
+        entry = json.loads(line)
+        if TrialState(entry.get("state", 0)).is_finished():
+            told[entry["trial_id"]] += 1
+    return told
+
+
+# The budget holds exactly, every trial is told once, and no epoch is trained twice, however
+# the workers race for trials that take no time.
+def test_budget_holds(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
+    spec = make_spec(trials=24, storage=storage, sampler="tpe")
+    prepare_study(spec)
+    workers = [start(spec, f"w{n}", trainer) for n in range(4)]
+    for process in workers:
+        process.join()
+    trials = open_study(spec).trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 24
+    assert len(trainer.epochs()) == len(set(trainer.epochs())) == 24 * 5
+    done = [json.loads(trainer.diary.with_name(f"w{n}").read_text()) for n in range(4)]
+    assert sum(summary["complete"] for summary in done) == 24
+    assert len({json.dumps(trial.params) for trial in trials}) == 24  # no two propose the same
+    if not storage:
+        assert times_told(spec) == Counter(range(24))
+
+
+# kill -9 in the middle of a trial: the next worker goes on at once with that trial, the same
+# hyperparameters, from its checkpoint, and repeats no more than one checkpoint interval.
+def test_killed_worker(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
+    spec = make_spec(trials=3, epochs=12, storage=storage)
+    prepare_study(spec)
+    slow = dataclasses.replace(trainer, delay=0.05, every=3)
+    process = start(spec, "first", slow)
+    wait_for_epochs(trainer, 8)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    before, trained = open_study(spec).trials, len(trainer.epochs())
+    assert [trial.state for trial in before] == [TrialState.RUNNING]
+    assert run_worker(spec, "second", objective=trainer).complete == 3
+    after = open_study(spec).trials
+    assert after[0].params == before[0].params
+    assert before[0].intermediate_values.items() <= after[0].intermediate_values.items()
+    assert list(after[0].intermediate_values) == [*range(1, 13)]
+    first = [number for name, number in trainer.epochs() if name == trainer.epochs()[0][0]]
+    assert first == [*range(1, trained + 1), *range(trained // 3 * 3 + 1, 13)]
+    assert [trial.state for trial in after] == [TrialState.COMPLETE] * 3
+
+
+# A worker that sleeps too long loses its trial. Waking up, it notices and drops it: nothing is
+# told twice, and it goes on with the next trial.
+def test_late_worker(make_spec: Any, trainer: FakeTrainer) -> None:
+    spec = make_spec(trials=1, epochs=40)
+    prepare_study(spec)
+    process = start(spec, "late", dataclasses.replace(trainer, delay=0.05))
+    wait_for_epochs(trainer, 5)
+    os.kill(process.pid or 0, signal.SIGSTOP)
+    summary = run_worker(spec, "other", objective=trainer, wait=True, grace=1.0)
+    assert summary.complete == 1
+    os.kill(process.pid or 0, signal.SIGCONT)
+    process.join()
+    late = json.loads(trainer.diary.with_name("late").read_text())
+    assert (late["complete"], late["dropped"]) == (0, 1)
+    assert times_told(spec) == Counter([0])
+    assert open_study(spec).trials[0].user_attrs["worker"] == "other"
+
+
+# A worker alive and well keeps its trial, whoever else looks at it.
+def test_trial_of_a_live_worker_is_left_alone(make_spec: Any, trainer: FakeTrainer) -> None:
+    spec = make_spec(trials=1, epochs=20)
+    prepare_study(spec)
+    process = start(spec, "first", dataclasses.replace(trainer, delay=0.05))
+    wait_for_epochs(trainer, 2)
+    assert run_worker(spec, "second", objective=trainer).complete == 0
+    process.join()
+    assert len(trainer.epochs()) == 20
+
+
+# Workers that are given the same hyperparameters train them once, and the others wait for it.
+def test_same_hyperparameters_at_once(make_spec: Any, trainer: FakeTrainer) -> None:
+    spec = make_spec(trials=3, epochs=20, space={"lr": Choices(choices=[1e-3])})
+    prepare_study(spec)
+    slow = dataclasses.replace(trainer, delay=0.05)
+    workers = [start(spec, f"w{n}", slow) for n in range(3)]
+    for process in workers:
+        process.join()
+    assert len(trainer.epochs()) == 20
+    trials = open_study(spec).trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert len({trial.value for trial in trials}) == 1
+
+
+# Kills at random: the study still ends whole, each trial once, and nothing is left behind.
+@pytest.mark.slow
+def test_chaos(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
+    spec = make_spec(trials=40, epochs=10, storage=storage, sampler="tpe", pruner="median")
+    prepare_study(spec)
+    slow = dataclasses.replace(trainer, delay=0.03, every=3)
+    names = (f"w{n}" for n in range(1000))
+    workers = [start(spec, next(names), slow, wait=True) for _ in range(3)]
+    for kill in range(20):
+        time.sleep(0.5 + 0.17 * (kill % 3))
+        victim = workers[kill % 3]
+        if victim.is_alive():
+            victim.kill()
+            victim.join()
+            workers[kill % 3] = start(spec, next(names), slow, wait=True)
+    for process in workers:
+        process.join()
+    trials = open_study(spec).trials
+    assert len(trials) == 40
+    assert all(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
+    repeated = Counter(trainer.epochs())
+    assert sum(count - 1 for count in repeated.values()) <= 20 * 3  # an interval for each kill
+    assert list((spec.cache / "claims" / spec.name).iterdir()) == []
+    if not storage:
+        assert times_told(spec) == Counter(range(40))
