@@ -58,13 +58,13 @@ _INDEX = ir.IntType(32)
 class _Vector(types.Type):
     def __init__(self, lanes: int) -> None:
         self.lanes = lanes
-        super().__init__(name=f"ampflow.float64x{lanes}")  # type: ignore[no-untyped-call]
+        super().__init__(name=f"ampflow.float64x{lanes}")
 
 
 @register_model(_Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: _Vector) -> None:
-        super().__init__(manager, kind, _doubles(kind.lanes))
+        super().__init__(manager, kind, _doubles(kind.lanes))  # type: ignore[no-untyped-call]
 
 
 def _doubles(lanes: int) -> Any:

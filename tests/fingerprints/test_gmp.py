@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from brute_force import brute_force
+
+from ampflow.errors import DataError, OptionError
+from ampflow.fingerprints import GMP, Densities
+
+# Made up; the last has amplitudes that cancel, as fits of heavy atoms do.
+DENSITIES = Densities(
+    {
+        1: np.array([[0.4, 1.7], [0.9, 11.0]]),
+        8: np.array([[-16.0, 21.0], [13.0, 11.0], [4.7, 3.8], [0.4, 1.3]]),
+        78: np.array([[-2181.0, 4.4845], [2205.0, 4.4840], [1.4, 1.07]]),
+    }
+)
+SKEWED = [[3.1, 0.0, 0.0], [-1.2, 2.9, 0.3], [0.8, -0.9, 3.6]]
+
+
+def random_structure(atoms: int, cell: Any, pbc: Any, seed: int) -> Atoms:
+    """Atoms in and around a cell, none on top of another."""
+    random = np.random.default_rng(seed)
+    while True:
+        positions = random.uniform(-0.7, 1.7, (atoms, 3)) @ np.array(cell, dtype=float)
+        structure = Atoms(random.choice([1, 8, 78], atoms), positions, cell=cell, pbc=pbc)
+        apart = structure.get_all_distances(mic=any(structure.pbc))
+        if (apart + 9 * np.eye(atoms)).min() > 0.5:
+            return structure
+
+
+STRUCTURES = {
+    "molecule without a cell": Atoms("OH2", [[0, 0, 0], [0.76, 0.59, 0.1], [-0.76, 0.59, 0]]),
+    "far from the origin": Atoms("OH", [[100, -50, 3e3], [100.5, -50.3, 3000.8]]),
+    "skewed crystal": random_structure(3, SKEWED, True, 1),
+    "left-handed cell": random_structure(3, SKEWED[::-1], True, 2),
+    "one atom, many images": Atoms(
+        "Pt", cell=[[0, 1.9, 1.9], [1.9, 0, 1.9], [1.9, 1.9, 0]], pbc=True
+    ),
+    "slab, vector along c missing": Atoms(
+        "PtOH", [[0, 0, 0], [0.3, 0.2, 1.9], [0.5, 0.9, 2.5]], cell=[3, 3.2, 0], pbc=[1, 1, 0]
+    ),
+    "slab along a, skewed": random_structure(3, SKEWED, [False, True, True], 3),
+    "wire along b": random_structure(3, SKEWED, [False, True, False], 4),
+    "atoms on cell faces": Atoms(
+        "OPtH", [[0, 1.1, 0.3], [-1e-9, 2.4, 1.5], [1.2, 3, -1e-17]], cell=[3, 3, 3.3], pbc=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("kind", ["solid", "surface", "group"])
+def test_definition(name: str, kind: str) -> None:
+    # Features are what the definition says, by quadrature over explicit images.
+    atoms = STRUCTURES[name]
+    options: dict[str, Any] = {
+        "sigmas": [0.3, 1.1],
+        "orders": [0, 1, 2, 3],
+        "cutoff": 3.7,
+        "normalize": "group" if kind == "group" else "order",
+        "harmonics": "solid" if kind == "solid" else "surface",
+        "square": name.startswith("s"),
+    }
+    ours = GMP(densities=DENSITIES, **options).compute(atoms)
+    assert_exact(ours, brute_force(atoms, DENSITIES.gaussians, **options))
+
+
+@pytest.mark.parametrize("square", [False, True])
+@pytest.mark.parametrize("kind", ["solid", "surface", "group"])
+def test_high_orders(kind: str, square: bool) -> None:
+    # The same for every order up to 8.
+    options: dict[str, Any] = {
+        "sigmas": [0.6],
+        "orders": [4, 5, 6, 7, 8],
+        "cutoff": 2.4,
+        "normalize": "group" if kind == "group" else "order",
+        "harmonics": "solid" if kind == "solid" else "surface",
+        "square": square,
+    }
+    atoms = STRUCTURES["molecule without a cell"]
+    ours = GMP(densities=DENSITIES, **options).compute(atoms)
+    assert_exact(ours, brute_force(atoms, DENSITIES.gaussians, **options))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 9, 12, 13, 17])
+def test_any_number_of_sigmas(count: int) -> None:
+    # A column does not depend on which other sigmas are computed beside it.
+    sigmas = np.linspace(0.02, 4.4, 17).tolist()
+    atoms = STRUCTURES["skewed crystal"]
+    options: dict[str, Any] = {"orders": [0, 2], "cutoff": 4.0, "densities": DENSITIES}
+    every = GMP(sigmas=sigmas, **options).compute(atoms).reshape(len(atoms), 2, 17)
+    some = GMP(sigmas=sigmas[-count:], **options).compute(atoms).reshape(len(atoms), 2, count)
+    np.testing.assert_allclose(some, every[:, :, -count:], rtol=1e-13)
+
+
+def test_columns_follow_the_order_list() -> None:
+    # "order": columns in the order given; "group": ascending, whatever the order given.
+    atoms = STRUCTURES["wire along b"]
+    options: dict[str, Any] = {"sigmas": [0.5, 2.0], "cutoff": 4.0, "densities": DENSITIES}
+    forward = GMP(orders=[0, 3], **options)
+    backward = GMP(orders=[3, 0], **options)
+    assert " ".join(backward.feature_names) == (
+        "order3-sigma0.5 order3-sigma2.0 order0-sigma0.5 order0-sigma2.0"
+    )
+    swapped = forward.compute(atoms)[:, [2, 3, 0, 1]]
+    np.testing.assert_array_equal(backward.compute(atoms), swapped)
+    group = GMP(orders=[2, 0], normalize="group", **options)
+    assert " ".join(group.feature_names[::2]) == (
+        "order0-group1-sigma0.5 order2-group1-sigma0.5 order2-group2-sigma0.5"
+    )
+    assert group.num_features == 6
+
+
+def test_lonely_atom() -> None:
+    # With no neighbour only the atom's own density is left, and it has no moments but the even.
+    atoms = Atoms("O", cell=[9, 9, 9], pbc=True)
+    options: dict[str, Any] = {"sigmas": [0.02, 1.0], "orders": [0, 1, 2], "cutoff": 5.0}
+    features = GMP(densities=DENSITIES, **options).compute(atoms)
+    alpha = 1 / (2 * np.array([0.02, 1.0]) ** 2)
+    amplitude, beta = DENSITIES.of(8).T[:, :, None]
+    own = np.sum(amplitude * (alpha / (alpha + beta)) ** 1.5, axis=0)
+    np.testing.assert_allclose(features[0, :2], np.abs(own), rtol=1e-13)
+    np.testing.assert_array_equal(features[0, 2:], 0.0)
+
+
+def test_signed_groups() -> None:
+    # Without square, a group of one component keeps its sign.
+    options: dict[str, Any] = {"sigmas": [0.02], "orders": [0], "cutoff": 3.0}
+    negative = Densities({1: np.array([[-1.0, 2.0]])})
+    atoms = Atoms("H")
+    assert GMP(normalize="group", densities=negative, **options).compute(atoms)[0, 0] < 0
+    assert GMP(normalize="order", densities=negative, **options).compute(atoms)[0, 0] > 0
+
+
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (Atoms(), "no atoms"),
+        (Atoms("HXe", [[0, 0, 0], [0, 0, 2]]), r"Xe \(54\)"),
+        (Atoms(numbers=[0]), "no electron density"),
+        (Atoms("H2", [[0, 0, 0], [0, np.nan, 1]]), "position of atom 1 is not finite"),
+        (Atoms("H", cell=[np.inf, 1, 1]), "cell is not finite"),
+        (Atoms("H", pbc=[True, False, False]), "periodic along a"),
+        (Atoms("H", cell=[[1, 0, 0], [2, 0, 0], [0, 0, 1]], pbc=True), "span no volume"),
+        (Atoms("H", cell=[1e-4, 1e-4, 1e-4], pbc=True), "too many copies"),
+    ],
+)
+def test_bad_structures(atoms: Atoms, message: str) -> None:
+    # What cannot be computed is refused, with the reason.
+    descriptor = GMP([1.0], [0, 1], 5.0, densities=DENSITIES)
+    with pytest.raises(DataError, match=message):
+        descriptor.compute(atoms)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sigmas": []},
+        {"sigmas": [0.0]},
+        {"sigmas": [1.0, 1.0]},
+        {"sigmas": [float("nan")]},
+        {"orders": [9]},
+        {"orders": [-1]},
+        {"orders": [0, 0]},
+        {"cutoff": 0.0},
+        {"cutoff": float("inf")},
+        {"normalize": "none"},
+        {"harmonics": "liquid"},
+    ],
+)
+def test_bad_options(change: dict[str, Any]) -> None:
+    # Parameters that make no sense are refused by name.
+    options: dict[str, Any] = {"sigmas": [1.0], "orders": [0], "cutoff": 5.0, **change}
+    with pytest.raises(OptionError, match=next(iter(change))):
+        GMP(densities=DENSITIES, **options)
+
+
+def test_inputs_of_any_layout() -> None:
+    # Arrays as other programs leave them (read-only, transposed, int32) are read right.
+    atoms = STRUCTURES["skewed crystal"]
+    odd = atoms.copy()
+    odd.arrays["positions"] = np.asfortranarray(atoms.positions)
+    odd.arrays["numbers"] = atoms.numbers.astype(np.int32)
+    odd.arrays["positions"].flags.writeable = False
+    descriptor = GMP([0.5], [0, 1], 4.0, densities=DENSITIES)
+    np.testing.assert_array_equal(descriptor.compute(odd), descriptor.compute(atoms))
+
+
+def test_config_round_trip() -> None:
+    # A descriptor rebuilt from its JSON is the same one; fewer elements, same features.
+    descriptor = GMP([0.02, 0.7], [0, 3], 4.5, "group", square=True, densities=DENSITIES)
+    again = GMP.from_config(json.loads(json.dumps(descriptor.config())))
+    assert again == descriptor
+    assert again.digest == descriptor.digest
+    fewer = GMP.from_config(descriptor.config([8, 1]))
+    assert fewer.densities.elements == (1, 8)
+    water = STRUCTURES["molecule without a cell"]
+    np.testing.assert_array_equal(fewer.compute(water), descriptor.compute(water))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sigmas": [0.5, 1.001]},
+        {"orders": [0, 1, 2]},
+        {"cutoff": 5.01},
+        {"normalize": "group"},
+        {"harmonics": "surface"},
+        {"square": True},
+        {"densities": DENSITIES.subset([1, 8])},
+    ],
+)
+def test_digest(change: dict[str, Any]) -> None:
+    # Whatever changes a fingerprint changes the digest.
+    options: dict[str, Any] = {"sigmas": [0.5, 1.0], "orders": [0, 1], "cutoff": 5.0}
+    options["densities"] = DENSITIES
+    assert GMP(**options).digest == GMP(**options).digest
+    assert GMP(**options).digest != GMP(**{**options, **change}).digest
+
+
+def assert_exact(ours: Any, theirs: Any) -> None:
+    assert ours.shape == theirs.shape
+    scale = np.abs(theirs).max(axis=0)
+    # Columns that vanish by symmetry are compared with the largest of all columns.
+    scale = np.where(scale > 1e-12 * scale.max(), scale, scale.max())
+    assert (np.abs(ours - theirs) / scale).max() < 1e-9
