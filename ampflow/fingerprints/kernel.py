@@ -6,7 +6,6 @@ then, pair by pair, the radial functions for eight sigmas at a time, and the pro
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from ampflow.fingerprints.simd import (
     load,
     multiply,
     pick,
+    root,
     store,
 )
 from ampflow.fingerprints.tables import Angular, Combination, Radial
@@ -62,9 +62,10 @@ def features(
     multipoles = _own(rows, radial)
     wide = radial.width - radial.width % 8
     _add_pairs(eight(0.0), 0, wide, pairs, rows, angular, radial, multipoles)
+    _combine(eight(0.0), 0, wide, multipoles, radial, combination, square, out)
     if wide < radial.width:
         _add_pairs(four(0.0), wide, radial.width, pairs, rows, angular, radial, multipoles)
-    _combine(multipoles, radial.width, combination, square, out)
+        _combine(four(0.0), wide, radial.width, multipoles, radial, combination, square, out)
     return 0
 
 
@@ -206,24 +207,37 @@ def _add(
 
 @helper
 def _combine(
-    multipoles: Floats, width: int, combination: Combination, square: bool, out: Floats
+    zero: Vector,
+    begin: int,
+    end: int,
+    multipoles: Floats,
+    radial: Radial,
+    combination: Combination,
+    square: bool,
+    out: Floats,
 ) -> None:
-    """Make features of multipoles: sums of squares, their roots, or signed multipoles."""
+    """Make features of the sigmas `begin` to `end`: sums of squares, roots, signed multipoles."""
     start, component = combination.start, combination.component
     weight, signed = combination.weight, combination.signed
-    atoms, columns = out.shape
-    sigmas = columns // len(signed)
-    for i in range(atoms):
-        base = i * (len(multipoles) // atoms)
-        for sigma in range(0, width, 8):
-            lanes = min(8, width - sigma)
-            used = min(lanes, sigmas - sigma)
-            at = base + sigma * (len(multipoles) // (atoms * width))
+    lanes = length(zero)
+    sigmas = out.shape[1] // len(signed)
+    last = np.empty(lanes)
+    flat = out.reshape(-1)
+    for i in range(len(out)):
+        for sigma in range(begin, end, lanes):
+            base = (i * radial.width + sigma) * radial.components
             for f in range(len(signed)):
-                for lane in range(used):
-                    value = 0.0
-                    for k in range(start[f], start[f + 1]):
-                        multipole = multipoles[at + component[k] * lanes + lane]
-                        value += weight[k] * multipole * (1.0 if signed[f] else multipole)
-                    root = not (square or signed[f])
-                    out[i, f * sigmas + sigma + lane] = sqrt(value) if root else value
+                value = zero
+                for k in range(pick(start, f), pick(start, f + 1)):
+                    multipole = load(multipoles, base + pick(component, k) * lanes, zero)
+                    weighted = multiply(like(pick(weight, k), zero), multipole)
+                    value = weighted if signed[f] else fma(weighted, multipole, value)
+                if not (square or signed[f]):
+                    value = root(value)
+                column = (i * len(signed) + f) * sigmas + sigma
+                if sigma + lanes <= sigmas:
+                    store(flat, column, value)
+                else:
+                    store(last, 0, value)
+                    for lane in range(sigmas - sigma):
+                        flat[column + lane] = last[lane]

@@ -172,6 +172,20 @@ def fma(_: Any, x: Any, y: Any, z: Any) -> _Typed:
 
 
 @_primitive
+def root(_: Any, x: Any) -> _Typed:
+    """Return the square root."""
+
+    def generate(_context: Any, builder: ir.IRBuilder, _signature: Any, args: Any) -> Any:
+        kind = _doubles(x.lanes)
+        function = _declare(
+            builder.module, ir.FunctionType(kind, [kind]), f"llvm.sqrt.v{x.lanes}f64"
+        )
+        return builder.call(function, args)
+
+    return x(x), generate
+
+
+@_primitive
 def total(_: Any, x: Any) -> _Typed:
     """Return the sum of the numbers."""
 
