@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ampflow.dataset import Dataset
@@ -52,13 +51,11 @@ class Fit:
                 "make the fingerprints with the potential's own descriptor",
             )
         energies = self.references.per_atom(dataset)
-        weights = torch.from_numpy(self.weights)
         for start in range(0, len(energies), _BLOCK):
             block = slice(start, start + _BLOCK)
-            scaled = torch.from_numpy(self.scaler.features(dataset.fingerprints[block]))
-            with torch.no_grad():
-                found = atomic_energies(self.network, weights, scaled)
-            energies[block] += self.scaler.energy * found.numpy()
+            scaled = self.scaler.features(dataset.fingerprints[block])
+            found = atomic_energies(self.network, self.weights, scaled)
+            energies[block] += self.scaler.energy * found
         return energies
 
     def predict(self, dataset: Dataset) -> NDArray[np.float64]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
+from scipy.special import expit, ndtr
 
 from ampflow.experiment import Training
 
@@ -18,11 +18,11 @@ __all__ = ["Activation", "Network", "atomic_energies"]
 
 Activation = Literal["tanh", "silu", "gelu", "relu"]
 
-_FUNCTIONS: dict[str, Any] = {
-    "tanh": torch.tanh,
-    "silu": functional.silu,
-    "gelu": functional.gelu,
-    "relu": functional.relu,
+_FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "tanh": np.tanh,
+    "silu": lambda x: x * expit(x),
+    "gelu": lambda x: x * ndtr(x),
+    "relu": lambda x: np.maximum(x, 0.0),
 }
 
 
@@ -74,20 +74,18 @@ class Network:
             layer[:, :-1] = random.uniform(-bound, bound, (outputs, inputs))
         return np.concatenate([layer.ravel() for layer in layers])
 
-    def split(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return each layer's (outputs, inputs) weights and (outputs,) biases, as views."""
-        parts = torch.split(weights, [prod(shape) for shape in self.shapes])
-        layers = [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
-        return [(layer[:, :-1], layer[:, -1]) for layer in layers]
+    def matrices(self, weights: Any) -> list[Any]:
+        """Return each layer's matrix as a view of `weights`, an array or a torch tensor."""
+        ends = accumulate(prod(shape) for shape in self.shapes)
+        return [
+            weights[end - prod(shape) : end].reshape(shape)
+            for shape, end in zip(self.shapes, ends, strict=True)
+        ]
 
 
 def atomic_energies(
-    network: Network,
-    weights: Tensor,
-    features: Tensor,
-    dropout: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> Tensor:
+    network: Network, weights: NDArray[np.float64], features: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return the energy of each atom, in the scaler's unit: (atoms,).
 
     Parameters
@@ -96,15 +94,11 @@ def atomic_energies(
         (network.size,)
     features
         (atoms, features), standardised.
-    dropout
-        Share of nodes set to zero after each hidden layer, drawn from `generator`.
     """
     activation = _FUNCTIONS[network.activation]
-    *hidden, (last_weight, last_bias) = network.split(weights)
+    *hidden, last = network.matrices(weights)
     value = features
-    for weight, bias in hidden:
-        value = activation(torch.addmm(bias, value, weight.t()))
-        if dropout:
-            drawn = torch.rand(value.shape, generator=generator, device=value.device)
-            value = value * (drawn >= dropout).to(value.dtype) / (1 - dropout)
-    return (value @ last_weight.t() + last_bias).squeeze(1)
+    for matrix in hidden:
+        value = activation(value @ matrix[:, :-1].T + matrix[:, -1])
+    energies: NDArray[np.float64] = (value @ last[:, :-1].T + last[:, -1])[:, 0]
+    return energies

@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from ampflow.experiment import Training
 from ampflow.potential.engine import BETA1, BETA2, EPSILON, Samples
-from ampflow.potential.network import Network, atomic_energies
+from ampflow.potential.network import Network
 from ampflow.potential.state import State
 
-__all__ = ["TorchEngine"]
+__all__ = ["TorchEngine", "atomic_energies"]
+
+_FUNCTIONS: dict[str, Any] = {
+    "tanh": torch.tanh,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+}
+
+
+def atomic_energies(
+    network: Network,
+    weights: Tensor,
+    features: Tensor,
+    dropout: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return the energy of each atom, in the scaler's unit: (atoms,).
+
+    Parameters
+    ----------
+    weights
+        (network.size,)
+    features
+        (atoms, features), standardised.
+    dropout
+        Share of nodes set to zero after each hidden layer, drawn from `generator`.
+    """
+    activation = _FUNCTIONS[network.activation]
+    *hidden, last = network.matrices(weights)
+    value = features
+    for matrix in hidden:
+        value = activation(torch.addmm(matrix[:, -1], value, matrix[:, :-1].t()))
+        if dropout:
+            drawn = torch.rand(value.shape, generator=generator, device=value.device)
+            value = value * (drawn >= dropout).to(value.dtype) / (1 - dropout)
+    energies: Tensor = value @ last[:, :-1].t() + last[:, -1]
+    return energies.squeeze(1)
 
 
 class TorchEngine:

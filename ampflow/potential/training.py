@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ampflow.dataset import Dataset
@@ -23,7 +22,6 @@ from ampflow.potential.network import Network
 from ampflow.potential.references import fit_references
 from ampflow.potential.scaling import fit_scaler
 from ampflow.potential.state import Epoch, State, load_state, save_state
-from ampflow.potential.torch_engine import TorchEngine
 
 __all__ = ["TRAINER_VERSION", "Diverged", "Epoch", "Fit", "Trained", "train"]
 
@@ -193,13 +191,17 @@ class _Run:
 
 def _engine(network: Network, train: Samples, validation: Samples, options: Training) -> Engine:
     """Return the engine for the device that the options ask for."""
-    if options.device == "cuda" and not torch.cuda.is_available():
+    if options.device != "cuda":
+        return CpuEngine(network, train, validation, options)
+    import torch  # 2 s, which only a GPU is worth
+
+    from ampflow.potential.torch_engine import TorchEngine
+
+    if not torch.cuda.is_available():
         raise OptionError(
             'training.device = "cuda", but torch finds no GPU here', 'set it to "auto" or "cpu"'
         )
-    if options.device == "cuda":
-        return TorchEngine(network, train, validation, options, "cuda")
-    return CpuEngine(network, train, validation, options)
+    return TorchEngine(network, train, validation, options, "cuda")
 
 
 def _digest(train: Dataset, validation: Dataset, options: Training, seed: int) -> str:

@@ -10,9 +10,9 @@ from ampflow.potential import kernels
 from ampflow.potential.cpu_engine import CpuEngine
 from ampflow.potential.engine import Samples
 from ampflow.potential.kernels import Adam
-from ampflow.potential.network import Network, atomic_energies
+from ampflow.potential.network import Network
 from ampflow.potential.state import State
-from ampflow.potential.torch_engine import TorchEngine
+from ampflow.potential.torch_engine import TorchEngine, atomic_energies
 
 
 def _samples(sizes: list[int], features: int, precision: str = "float64") -> Samples:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from ampflow.potential import torch_engine
 from ampflow.potential.network import Activation, Network, atomic_energies
 
 
-# The flat vector is a stack of torch's own layers, each with its biases as a last column.
+# The flat vector is a stack of torch's own layers, each with its biases as a last column; numpy
+# and torch make the same energies of it.
 @pytest.mark.parametrize(
     ("activation", "module"),
     [
@@ -30,17 +32,20 @@ def test_is_the_usual_network(activation: Activation, module: torch.nn.Module) -
     weights = torch.cat([torch.column_stack([layer.weight, layer.bias]).ravel() for layer in own])
     features = torch.randn(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert network.size == len(weights)
-    torch.testing.assert_close(atomic_energies(network, weights, features), usual(features)[:, 0])
+    expected = usual(features)[:, 0].detach()
+    torch.testing.assert_close(torch_engine.atomic_energies(network, weights, features), expected)
+    ours = atomic_energies(network, weights.detach().numpy(), features.numpy())
+    np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-12)
 
 
 # Xavier: uniform within sqrt(6 / (inputs + outputs)), biases 0; the output begins at 0.
 def test_initial_weights() -> None:
     network = Network(features=10, layers=2, nodes=50, activation="tanh")
-    first, second, last = network.split(torch.from_numpy(network.initial(3)))
-    for weight, bias in (first, second):
-        bound = np.sqrt(6 / sum(weight.shape))
-        assert 0.95 * bound < weight.abs().max() <= bound
-        assert bias.abs().max() == 0
-    assert last[0].abs().max() == 0
+    first, second, last = network.matrices(network.initial(3))
+    for matrix in (first, second):
+        bound = np.sqrt(6 / (matrix.shape[0] + matrix.shape[1] - 1))
+        assert 0.95 * bound < np.abs(matrix).max() <= bound
+        assert np.abs(matrix[:, -1]).max() == 0
+    assert np.abs(last).max() == 0
     assert not np.array_equal(network.initial(3), network.initial(4))
     np.testing.assert_array_equal(network.initial(3), network.initial(3))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -189,3 +191,12 @@ def test_unusable_parts(parts: tuple[Dataset, Dataset], make: Make) -> None:
     strange = replace(validation, numbers=np.full_like(validation.numbers, 79))
     with pytest.raises(DataError, match="Au"):
         train(data, strange, OPTIONS, seed=0)
+
+
+# Training on the CPU, saving and predicting do without torch, which takes seconds to import.
+def test_torch_is_not_imported() -> None:
+    code = (
+        "import sys, ampflow.potential.training, ampflow.potential.calculator\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
