@@ -14,7 +14,7 @@ from typing import Annotated, cast
 
 import typer
 
-from ampflow.cli import experiments, steps, studies
+from ampflow.cli import experiments, steps, studies, ui
 from ampflow.errors import AmpflowError
 
 __all__ = ["app", "main"]
@@ -34,6 +34,7 @@ app = typer.Typer(
 experiments.register(app)
 steps.register(app)
 app.add_typer(studies.app, name="studies")
+ui.register(app)
 
 
 def _show_version(wanted: bool) -> None:

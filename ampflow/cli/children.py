@@ -1,4 +1,8 @@
-"""Processes that end with the one that started them, even if that is killed."""
+"""Processes that end with the one that started them, even if that is killed.
+
+The standard input of a child is a pipe that its parent holds and says next to nothing into. The
+operating system closes it when the parent ends, however it ends, and so the child knows.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,18 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 
-__all__ = ["end_with_parent", "start_child", "stop_child"]
+__all__ = ["end_with_parent", "release_child", "start_child", "stop_child"]
 
-_LOOK_SECONDS = 0.5
 _STOP_SECONDS = 40.0  # for what has to report its end to a server first
 
 
 def start_child(
-    module: str, *arguments: object, environment: Mapping[str, str] | None = None
+    module: str,
+    *arguments: object,
+    environment: Mapping[str, str] | None = None,
+    needs: subprocess.Popen[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `python -m module arguments...`; the module calls `end_with_parent`.
 
@@ -25,16 +30,26 @@ def start_child(
     ----------
     environment
         What the child's environment has beside this process's own.
+    needs
+        Another child, which is to live as long as this one even if this process is killed.
     """
     debugging = bool(os.environ.get("AMPFLOW_DEBUG"))
     return subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments), str(os.getpid())],
+        [sys.executable, "-m", module, *map(str, arguments)],
         stdin=subprocess.PIPE,
         stdout=None if debugging else subprocess.DEVNULL,
         stderr=None if debugging else subprocess.DEVNULL,
         env=os.environ | dict(environment or {}),
+        pass_fds=[needs.stdin.fileno()] if needs and needs.stdin else [],
         start_new_session=True,  # Ctrl-C is for the parent, which ends its children in order
     )
+
+
+def release_child(child: subprocess.Popen[bytes]) -> None:
+    """Let a child go on that waits for the event of its `end_with_parent`."""
+    assert child.stdin is not None
+    child.stdin.write(b"\n")
+    child.stdin.flush()
 
 
 def stop_child(child: subprocess.Popen[bytes]) -> None:
@@ -45,22 +60,24 @@ def stop_child(child: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+    assert child.stdin is not None
+    child.stdin.close()
 
 
-def end_with_parent(patience: float = 0.0) -> None:
-    """Let this process, started by `start_child`, be terminated when its parent is no more.
+def end_with_parent() -> threading.Event:
+    """Let this process, a child, be terminated when its parent has ended.
 
-    Parameters
-    ----------
-    patience
-        Seconds between the two.
+    Returns
+    -------
+    threading.Event
+        Set when the parent calls `release_child`.
     """
-    parent = int(sys.argv[-1])
-    threading.Thread(target=_watch, args=(parent, patience), daemon=True).start()
+    released = threading.Event()
+    threading.Thread(target=_watch, args=(released,), daemon=True).start()
+    return released
 
 
-def _watch(parent: int, patience: float) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    time.sleep(patience)
+def _watch(released: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        released.set()
     os.kill(os.getpid(), signal.SIGTERM)

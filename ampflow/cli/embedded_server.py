@@ -1,7 +1,6 @@
-"""Prefect's server as a process of our own: `python -m ... PORT PATIENCE PARENT`.
+"""Prefect's server as a process of our own: `python -m ampflow.cli.embedded_server HOST PORT`.
 
-It ends with the process that started it, even if that is killed. PATIENCE (seconds) is for
-what may still have to report its own end meanwhile.
+It ends with the process that started it, even if that is killed.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ __all__ = ["main"]
 
 def main() -> None:
     """Serve until terminated."""
-    host, port, patience = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    end_with_parent(patience)
+    host, port = sys.argv[1], int(sys.argv[2])
+    end_with_parent()
     os.environ["PREFECT__SERVER_FINAL"] = "1"
     import uvicorn
     from prefect.server.api.server import create_app

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ampflow.cli.children import start_child, stop_child
@@ -47,7 +47,7 @@ def prefect_engine(bars: Bars) -> Iterator[None]:
     url = f"http://127.0.0.1:{port}/api"
     progress = bars("Starting")
     progress(0, 1, "Prefect's server")
-    server = start_server(port, **_EMBEDDED)
+    server = start_server(port, _EMBEDDED)
     os.environ["PREFECT_API_URL"] = url
     try:
         import flows  # noqa: F401  # imports while the server starts
@@ -85,12 +85,10 @@ def quiet_prefect() -> None:
 
 
 def start_server(
-    port: int, host: str = "127.0.0.1", patience: float = 0.0, **settings: str
+    port: int, settings: Mapping[str, str], host: str = "127.0.0.1"
 ) -> subprocess.Popen[bytes]:
-    """Start Prefect's server as a process that outlives this one by `patience` seconds at most."""
-    return start_child(
-        "ampflow.cli.embedded_server", host, port, patience, environment=settings
-    )
+    """Start Prefect's server, with these settings, as a child of this process."""
+    return start_child("ampflow.cli.embedded_server", host, port, environment=settings)
 
 
 def wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
