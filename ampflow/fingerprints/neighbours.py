@@ -9,12 +9,13 @@ atom looks through the boxes around its own.
 from __future__ import annotations
 
 from math import ceil, floor, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ampflow.fingerprints.compiled import entry, helper
+from ampflow.fingerprints.compiled import entry, helper, inlined
+from ampflow.fingerprints.simd import both_less, fma, four, load, multiply, pick, put, subtract
 
 __all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "half_pairs"]
 
@@ -272,45 +273,79 @@ def _search(
 ) -> Pairs:
     """Look through the boxes around each atom for atoms after it, and for copies."""
     across, place, start, order = _boxes(points, total, cutoff)
-    x, y, z = np.empty(total), np.empty(total), np.empty(total)
+    x, y, z = np.zeros(total + _PAD), np.zeros(total + _PAD), np.zeros(total + _PAD)
+    rank = np.zeros(total + _PAD)
     for p in range(total):
         x[p], y[p], z[p] = points[order[p], 0], points[order[p], 1], points[order[p], 2]
-    near = np.empty(total, np.int64)
-    pairs = _grown(Pairs(0, owner, owner, x, y, z), 32 * n)
-    limit = cutoff * cutoff
+        rank[p] = order[p]
+    near = np.empty(total + _PAD, np.int64)
+    room = 32 * n
+    first, second = np.empty(room + _PAD, np.int64), np.empty(room + _PAD, np.int64)
+    dx, dy, dz = np.empty(room + _PAD), np.empty(room + _PAD), np.empty(room + _PAD)
     done = 0
     for at in range(total):
         i = order[at]
         if i >= n:
             continue
+        centre = four(x[at]), four(y[at]), four(z[at])
         found = 0
         for a in range(max(place[i, 0] - 1, 0), min(place[i, 0] + 2, across[0])):
             for b in range(max(place[i, 1] - 1, 0), min(place[i, 1] + 2, across[1])):
                 row = (a * across[1] + b) * across[2]
-                begin = start[row + max(place[i, 2] - 1, 0)]
-                for p in range(begin, start[row + min(place[i, 2] + 2, across[2])]):
-                    square = (x[p] - x[at]) ** 2 + (y[p] - y[at]) ** 2 + (z[p] - z[at]) ** 2
-                    near[found] = p
-                    found += (square < limit) & (order[p] > i)  # no branch to mispredict
-        if done + found > len(pairs.first) - _PAD:
-            pairs = _grown(pairs, 2 * (done + found))
+                begin = pick(start, row + max(place[i, 2] - 1, 0))
+                end = pick(start, row + min(place[i, 2] + 2, across[2]))
+                found = _scan(begin, end, x, y, z, rank, centre, i, cutoff, near, found)
+        if done + found > room:
+            room = 2 * (done + found)
+            first, second = _grown(first, done, room), _grown(second, done, room)
+            dx, dy, dz = _grown(dx, done, room), _grown(dy, done, room), _grown(dz, done, room)
         for e in range(found):
-            p = near[e]
-            pairs.first[done], pairs.second[done] = i, owner[order[p]]
-            pairs.x[done] = x[p] - x[at]
-            pairs.y[done] = y[p] - y[at]
-            pairs.z[done] = z[p] - z[at]
+            p = pick(near, e)
+            put(first, done, i)
+            put(second, done, pick(owner, pick(order, p)))
+            put(dx, done, pick(x, p) - pick(x, at))
+            put(dy, done, pick(y, p) - pick(y, at))
+            put(dz, done, pick(z, p) - pick(z, at))
             done += 1
-        pairs = Pairs(done, pairs.first, pairs.second, pairs.x, pairs.y, pairs.z)
-    return pairs
+    for e in range(done, done + _PAD):
+        first[e], second[e], dx[e], dy[e], dz[e] = 0, 0, 0.0, 0.0, 0.0
+    return Pairs(done, first, second, dx, dy, dz)
+
+
+@inlined
+def _scan(
+    begin: int,
+    end: int,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    z: NDArray[np.float64],
+    rank: NDArray[np.float64],
+    centre: tuple[Any, Any, Any],
+    i: int,
+    cutoff: float,
+    near: NDArray[np.int64],
+    found: int,
+) -> int:
+    """Append points of higher rank than i within the cutoff to `near`, four at a time."""
+    limit, after = four(cutoff * cutoff), four(float(i))
+    for p in range(begin, end, 4):
+        away = subtract(load(x, p, limit), centre[0])
+        square = multiply(away, away)
+        away = subtract(load(y, p, limit), centre[1])
+        square = fma(away, away, square)
+        away = subtract(load(z, p, limit), centre[2])
+        square = fma(away, away, square)
+        hits = both_less(square, limit, after, load(rank, p, limit))
+        hits &= (1 << min(end - p, 4)) - 1
+        for lane in range(4):  # no branch to mispredict: a miss is overwritten
+            put(near, found, p + lane)
+            found += (hits >> lane) & 1
+    return found
 
 
 @helper
-def _grown(pairs: Pairs, room: int) -> Pairs:
-    size = room + _PAD
-    first, second = np.zeros(size, np.int64), np.zeros(size, np.int64)
-    x, y, z = np.zeros(size), np.zeros(size), np.zeros(size)
-    for e in range(pairs.found):
-        first[e], second[e] = pairs.first[e], pairs.second[e]
-        x[e], y[e], z[e] = pairs.x[e], pairs.y[e], pairs.z[e]
-    return Pairs(pairs.found, first, second, x, y, z)
+def _grown(array: NDArray[Any], count: int, room: int) -> NDArray[Any]:
+    grown = np.empty(room + _PAD, array.dtype)
+    for e in range(count):
+        grown[e] = array[e]
+    return grown

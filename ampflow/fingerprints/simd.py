@@ -166,6 +166,12 @@ def multiply(_: Any, x: Any, y: Any) -> _Typed:
 
 
 @_primitive
+def subtract(_: Any, x: Any, y: Any) -> _Typed:
+    """Return x - y."""
+    return x(x, x), lambda _c, builder, _s, args: builder.fsub(*args)
+
+
+@_primitive
 def fma(_: Any, x: Any, y: Any, z: Any) -> _Typed:
     """Return x y + z."""
     return x(x, x, x), lambda _c, builder, _s, args: _fused(builder, *args)
@@ -198,6 +204,30 @@ def total(_: Any, x: Any) -> _Typed:
         return parts[0]
 
     return types.float64(x), generate
+
+
+@_primitive
+def both_less(_: Any, a: Any, b: Any, c: Any, d: Any) -> _Typed:
+    """Return an integer whose bit k says whether a[k] < b[k] and c[k] < d[k]."""
+
+    def generate(_context: Any, builder: ir.IRBuilder, _signature: Any, args: Any) -> Any:
+        first = builder.fcmp_ordered("<", args[0], args[1])
+        second = builder.fcmp_ordered("<", args[2], args[3])
+        bits = builder.bitcast(builder.and_(first, second), ir.IntType(a.lanes))
+        return builder.zext(bits, ir.IntType(64))
+
+    return types.int64(a, b, c, d), generate
+
+
+@_primitive
+def put(_: Any, array: Any, index: Any, value: Any) -> _Typed:
+    """Write one number to array[index]."""
+
+    def generate(context: Any, builder: ir.IRBuilder, _signature: Any, args: Any) -> Any:
+        builder.store(args[2], _address(context, builder, array, args[0], args[1]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, array.dtype), generate
 
 
 @_primitive
