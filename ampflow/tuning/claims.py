@@ -33,11 +33,14 @@ class Claim:
         Of the trial in the study, and in its storage.
     lease
         What says that it is ours.
+    is_new
+        Whether nobody had it before.
     """
 
     number: int
     trial_id: int
     lease: Lease
+    is_new: bool
 
 
 class Claims:
@@ -89,7 +92,7 @@ class Claims:
         for trial in sorted(free, key=lambda trial: trial.state == TrialState.WAITING):
             lease = self._leases.claim(str(trial.number), newest)
             if lease is not None and self._start(trial._trial_id, lease):
-                return Claim(trial.number, trial._trial_id, lease)
+                return Claim(trial.number, trial._trial_id, lease, is_new=False)
         return None
 
     def _start(self, trial_id: int, lease: Lease) -> bool:
@@ -108,7 +111,7 @@ class Claims:
         if self._trial_id(number) is None:
             trial_id = self._storage.create_new_trial(self._study._study_id)
             if self._trial_id(number) == trial_id:
-                return Claim(number, trial_id, lease)
+                return Claim(number, trial_id, lease, is_new=True)
             # We slept so long that our lease was taken over. Let whoever wants it have the trial.
             self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
         lease.finish()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from ampflow.digests import digest
 from ampflow.errors import StorageError
 from ampflow.experiment import Training
-from ampflow.files import read_json, write_json
-from ampflow.tuning.study import StudySpec
+from ampflow.files import read_json, write_text
+from ampflow.tuning.spec import StudySpec
 
 __all__ = [
     "CHECKPOINT",
@@ -173,4 +174,4 @@ def write_result(folder: Path, result: Result) -> None:
     StorageError
         If it cannot be written.
     """
-    write_json(folder / _RESULT, asdict(result))
+    write_text(folder / _RESULT, json.dumps(vars(result), allow_nan=False))

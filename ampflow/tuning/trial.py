@@ -26,7 +26,8 @@ from ampflow.tuning.results import (
     write_result,
 )
 from ampflow.tuning.space import suggest
-from ampflow.tuning.study import StudySpec, reopen_study
+from ampflow.tuning.spec import StudySpec
+from ampflow.tuning.study import reopen_study
 
 __all__ = ["Busy", "Stopped", "TrialReport", "TrialRun", "is_reported"]
 
@@ -118,7 +119,7 @@ class TrialRun:
         self._spec, self._claim, self._worker, self._stop = spec, claim, worker, stop
         self._objective, self._folders = objective, folders
         self._trial = optuna.Trial(reopen_study(spec, study, claim.number), claim.trial_id)
-        self._steps = set(self._trial.storage.get_trial(claim.trial_id).intermediate_values)
+        self._steps = set() if claim.is_new else self._reported()
         self._leases: tuple[Lease, ...] = (claim.lease,)
         self._looked = time.monotonic()
         self._seconds: dict[int, float] = {}  # of each epoch
@@ -202,10 +203,14 @@ class TrialRun:
                 lease.check()
             self._looked = time.monotonic()
 
+    def _reported(self) -> set[int]:
+        return set(self._trial.storage.get_trial(self._claim.trial_id).intermediate_values)
+
     def _put(self, epoch: int, best: float) -> bool:
         """Report the best error up to `epoch`; False if it needs no report."""
-        wanted = is_reported(epoch, self._options.epochs) and math.isfinite(best)
-        if not wanted or epoch in self._steps:
+        if epoch in self._steps or not is_reported(epoch, self._options.epochs):
+            return False
+        if not math.isfinite(best):
             return False
         self._trial.report(best, epoch)
         self._steps.add(epoch)

@@ -16,8 +16,9 @@ from ampflow.tuning.claims import Claim, Claims
 from ampflow.tuning.leases import GRACE, LeaseLost, Leases
 from ampflow.tuning.results import Objective
 from ampflow.tuning.sampling import budget
+from ampflow.tuning.spec import StudySpec, claims_folder
 from ampflow.tuning.storage import explain_storage_errors
-from ampflow.tuning.study import StudySpec, claims_folder, prepare_study
+from ampflow.tuning.study import prepare_study
 from ampflow.tuning.trial import Busy, Stopped, TrialReport, TrialRun
 
 __all__ = ["TrialReport", "TrialsFail", "WorkerSummary", "run_worker"]

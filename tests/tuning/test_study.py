@@ -13,16 +13,17 @@ from pydantic import TypeAdapter
 from ampflow.errors import OptionError, StorageError
 from ampflow.experiment import Choices, Range, Training
 from ampflow.tuning.leases import Leases
+from ampflow.tuning.spec import claims_folder
 from ampflow.tuning.study import (
     StudySpec,
     best_training,
-    claims_folder,
     delete_study,
     list_studies,
     open_study,
     prepare_study,
     study_summary,
     trial_table,
+    trials_of,
 )
 
 
@@ -117,8 +118,10 @@ def test_list_and_delete(make_spec: Any, tmp_path: Path, storage: str) -> None:
     assert {s.name for s in list_studies(one.cache, url)} == {one.name, two.name}
     delete_study(one.name, one.cache, url)
     assert [s.name for s in list_studies(one.cache, url)] == [two.name]
-    with pytest.raises(StorageError, match="no "):
-        delete_study(one.name, one.cache, url)
+    assert trials_of(two.name, two.cache, url).empty
+    for ask in (delete_study, trials_of):
+        with pytest.raises(StorageError, match="no study ampflow-"):
+            ask(one.name, one.cache, url)
 
 
 # A study that is being worked on is not pulled from under its workers.

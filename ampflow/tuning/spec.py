@@ -1,0 +1,94 @@
+"""What names a study, and where its files are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ampflow.digests import digest
+from ampflow.experiment import Training, Tuning
+from ampflow.tuning.storage import shown
+
+__all__ = ["PREFIX", "StudySpec", "claims_folder", "journal_path", "location_of"]
+
+PREFIX = "ampflow-"
+"""With which the names of our studies begin, as others may share a database with us."""
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """A study: what is searched, on which data, and where it is kept.
+
+    Parameters
+    ----------
+    store, split
+        The fingerprint store and the split of its structures.
+    data_digest
+        Of the content of both.
+    training
+        Options of a trial that are not searched.
+    tuning
+        The search.
+    seed
+        Of the samplers and of each training.
+    cache
+        Folder for the study's journal, claims and trained networks; all workers share it.
+    """
+
+    store: Path
+    split: Path
+    data_digest: str
+    training: Training = field(repr=False)
+    tuning: Tuning = field(repr=False)  # its storage may hold a password
+    seed: int
+    cache: Path
+
+    @cached_property
+    def name(self) -> str:
+        """Name made of all that its trials depend on.
+
+        Trials, hours, workers and the place of the storage are not among it: to raise the
+        number of trials is to continue the same study.
+        """
+        return PREFIX + digest(self.data_digest, self.seed, self.trainer_version, self.described)
+
+    @cached_property
+    def trainer_version(self) -> int:
+        """Version of the trainer, part of every trial's name."""
+        from ampflow.potential.training import TRAINER_VERSION  # imports torch: 2 s
+
+        return TRAINER_VERSION
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Sampler, pruner, space and the options that are fixed: the search without its size."""
+        fixed = self.training.model_dump(mode="json", exclude=set(self.tuning.space))
+        search = self.tuning.model_dump(mode="json", include={"sampler", "pruner", "space"})
+        return {"training": fixed} | search
+
+    @property
+    def journal(self) -> Path:
+        """The journal file, where `tuning.storage` names no database."""
+        return journal_path(self.cache, self.name)
+
+    @property
+    def location(self) -> str:
+        """Where the study is kept, as it may be shown to anybody."""
+        return location_of(self.tuning.storage, self.journal)
+
+
+def claims_folder(cache: Path, name: str) -> Path:
+    """Return the folder of the leases on a study's trials."""
+    return cache / "claims" / name
+
+
+def journal_path(cache: Path, name: str) -> Path:
+    """Return the journal file of a study that no database keeps."""
+    return cache / "studies" / f"{name}.log"
+
+
+def location_of(storage: str, journal: Path) -> str:
+    """Say where a study is kept: the URL without its password, or the journal."""
+    return shown(storage) if storage else str(journal)
