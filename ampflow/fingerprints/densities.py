@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from ampflow.digests import digest
 from ampflow.errors import DataError
 
-__all__ = ["Densities", "read_densities"]
+__all__ = ["Densities", "builtin_densities", "read_densities"]
 
 _FORMAT_HINT = "one file `<El>_*.g` an element, one Gaussian a line: `B beta` (e/Å³ and 1/Å²)"
 
@@ -101,6 +103,14 @@ class Densities:
             If a key is not the symbol of an element, or the values are not densities.
         """
         return cls({_number(symbol): rows for symbol, rows in table.items()})
+
+
+@cache
+def builtin_densities() -> Densities:
+    """Return ampflow's own valence densities, H to Rn (docs/densities.md says how made)."""
+    table = resources.files("ampflow.fingerprints").joinpath("densities.json")
+    elements = json.loads(table.read_text(encoding="utf-8"))["elements"]
+    return Densities.from_json({symbol: entry["gaussians"] for symbol, entry in elements.items()})
 
 
 def read_densities(folder: Path) -> Densities:

@@ -2,15 +2,29 @@ from __future__ import annotations
 
 import json
 import pickle
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from ase.data import atomic_numbers, chemical_symbols
 
 from ampflow.errors import DataError
-from ampflow.fingerprints.densities import Densities, read_densities
+from ampflow.fingerprints.densities import Densities, builtin_densities, read_densities
 
 WATER = {8: [[4.7, 3.8], [0.4, 1.3], [-16.7, 21.1]], 1: [[0.95, 1.75]]}
+
+TABLE: dict[str, Any] = json.loads(
+    resources.files("ampflow.fingerprints").joinpath("densities.json").read_text(encoding="utf-8")
+)["elements"]
+PAGE = Path(__file__).parents[2] / "docs" / "densities.md"
+every_element = pytest.mark.parametrize("symbol", list(TABLE))
+
+
+def _of(symbol: str) -> tuple[np.ndarray, np.ndarray]:
+    amplitudes, exponents = builtin_densities().of(atomic_numbers[symbol]).T
+    return amplitudes, exponents
 
 
 def _write(folder: Path, name: str, text: str) -> None:
@@ -145,3 +159,87 @@ def test_digest_follows_content() -> None:
 def test_arrays_are_read_only() -> None:
     with pytest.raises(ValueError, match="read-only"):
         Densities(WATER).of(8)[0, 0] = 0.0
+
+
+# The table holds every element from H to Rn, and one object serves the whole process.
+def test_builtin_elements() -> None:
+    assert builtin_densities().elements == tuple(range(1, 87))
+    assert builtin_densities() is builtin_densities()
+
+
+# Every density integrates to the electrons of its valence shells, which are a sensible number.
+@every_element
+def test_builtin_keeps_the_electron_count(symbol: str) -> None:
+    amplitudes, exponents = _of(symbol)
+    entry = TABLE[symbol]
+    shells = sum(int(shell[2:]) for shell in entry["valence"].split())
+    assert shells == entry["electrons"]
+    assert amplitudes @ (np.pi / exponents) ** 1.5 == pytest.approx(shells, rel=1e-8)
+    assert 1 <= shells <= min(25, atomic_numbers[symbol])
+
+
+# The number of valence electrons grows by one an element, and falls only where shells close.
+def test_builtin_valence_follows_the_periodic_table() -> None:
+    counts = [TABLE[symbol]["electrons"] for symbol in chemical_symbols[1:87]]
+    falls = [chemical_symbols[z + 1] for z in range(1, 86) if counts[z] != counts[z - 1] + 1]
+    assert falls == ["B", "Al", "Ga", "Rb", "In", "Cs", "Hf", "Tl"]
+
+
+# The Gaussians are few, moderate and well apart, so that nothing cancels in the fingerprints.
+@every_element
+def test_builtin_is_moderate(symbol: str) -> None:
+    amplitudes, exponents = _of(symbol)
+    charges = amplitudes * (np.pi / exponents) ** 1.5
+    assert 3 <= len(exponents) <= 6
+    assert np.abs(amplitudes).max() < 200
+    assert np.abs(charges).sum() < 3 * charges.sum()
+    assert (np.diff(np.log(np.sort(exponents))) > np.log(1.999)).all()
+
+
+# A density is positive, has its electrons within a few Å and nothing sharp at the nucleus.
+@every_element
+def test_builtin_is_a_density(symbol: str) -> None:
+    amplitudes, exponents = _of(symbol)
+    r = np.geomspace(1e-3, 12, 2000)
+    density = np.exp(-np.outer(r**2, exponents)) @ amplitudes
+    assert (density >= 0).all()
+    shells = 4 * np.pi * np.trapezoid(r**2 * density * (r > 4), r)
+    assert shells < 0.05 * TABLE[symbol]["electrons"]
+    assert exponents.max() < 250
+
+
+# The recorded fit error is bounded, and the page tells the same as the table.
+@every_element
+def test_builtin_fit_error_is_documented(symbol: str) -> None:
+    entry = TABLE[symbol]
+    assert 0 < entry["fit_error"] < 0.015
+    largest = max(abs(amplitude) for amplitude, _ in entry["gaussians"])
+    row = (
+        f"| {symbol} | {entry['valence']} | {entry['electrons']} | {len(entry['gaussians'])} "
+        f"| {largest:.1f} | {100 * entry['fit_error']:.2f} | {100 * entry['smoothing']:.1f} |"
+    )
+    assert row in PAGE.read_text(encoding="utf-8").splitlines()
+
+
+# Where AMPTorch's file holds the same electrons (some files lose more than 1 % of theirs), both
+# tables say how large an atom is: alike as a rule, and apart by less than 20 % where AMPTorch's
+# pseudopotential pushes a d shell outwards.
+def test_builtin_resembles_amptorch(shared: Path) -> None:
+    theirs = read_densities(shared / "data" / "gmp_densities")
+    ratios = []
+    for number in theirs.elements:
+        (ours_size, ours), (their_size, count) = (
+            _moments(table.of(number)) for table in (builtin_densities(), theirs)
+        )
+        if abs(ours - count) < 0.01 * ours:
+            ratios.append(ours_size / their_size)
+    assert len(ratios) > 40
+    assert np.median(np.abs(np.array(ratios) - 1)) < 0.05
+    np.testing.assert_allclose(ratios, 1.0, atol=0.2)
+
+
+def _moments(gaussians: np.ndarray) -> tuple[float, float]:
+    """<r> and the electron count."""
+    amplitudes, exponents = gaussians.T
+    count = float(amplitudes @ (np.pi / exponents) ** 1.5)
+    return float(amplitudes @ (2 * np.pi / exponents**2)) / count, count
