@@ -83,6 +83,14 @@ class Claims:
         trials = self._study.get_trials(deepcopy=False)
         return any(self._is_open(trial) for trial in trials)
 
+    def tidy(self) -> None:
+        """Remove leases on trials that ended, left by workers killed just after that."""
+        trials = self._study.get_trials(deepcopy=False)
+        ended = {str(trial.number) for trial in trials if trial.state.is_finished()}
+        for key, generation in self._leases.newest().items():
+            if key in ended:
+                self._leases.at(key, generation).finish()
+
     def _is_open(self, trial: FrozenTrial) -> bool:
         return trial.number < self._budget and not trial.state.is_finished()
 

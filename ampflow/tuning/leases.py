@@ -160,11 +160,21 @@ class Leases:
     def newest(self) -> dict[str, int]:
         """Return the newest generation of each lease."""
         newest: dict[str, int] = {}
-        with suppress(FileNotFoundError):
-            for entry in os.scandir(self._folder):
-                key, _, generation = entry.name.rpartition(".")
+        try:
+            names = os.listdir(self._folder)  # noqa: PTH208 - names are all that is wanted
+        except FileNotFoundError:
+            return newest
+        except OSError as error:
+            raise explain_os_error(error, self._folder) from error
+        for name in names:
+            key, _, generation = name.rpartition(".")
+            if generation.isdecimal():  # NFS keeps removed files as .nfs000...
                 newest[key] = max(newest.get(key, 0), int(generation))
         return newest
+
+    def at(self, key: str, generation: int) -> Lease:
+        """Return a lease in this folder, whoever has it."""
+        return Lease(self._folder, key, generation)
 
     def claim(self, key: str, newest: Mapping[str, int] | None = None) -> Lease | None:
         """Take the lease on `key`; None if somebody else has it.
@@ -182,7 +192,7 @@ class Leases:
         last = (self.newest() if newest is None else newest).get(key, 0)
         if last and not self._is_free(_path(self._folder, key, last)):
             return None
-        return self._create(Lease(self._folder, key, last + 1))
+        return self._create(self.at(key, last + 1))
 
     def holders(self) -> dict[str, Holder]:
         """Return who holds which lease now, leaving out those known to be gone."""

@@ -65,7 +65,9 @@ def explain_storage_errors(where: str) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         # Only the driver's own words: SQLAlchemy's hold the statement and its parameters.
         said = _cause(error)
-        raise StorageError(f"{where}: {said}", "check that the database runs") from None
+        raise StorageError(
+            f"{where}: {said}", "check that the database runs", fleeting=True
+        ) from None
     except OSError as error:
         raise explain_os_error(error, Path(error.filename or where)) from error
 

@@ -155,6 +155,7 @@ class _Loop:
                 busy.clear()
                 time.sleep(_POLL)
             else:
+                self._claims.tidy()
                 break
         self._summary.seconds = time.monotonic() - start
         return self._summary

@@ -32,7 +32,7 @@ def make_spec(tmp_path: Path) -> Any:
         spec = StudySpec(
             store=tmp_path / "store",
             split=tmp_path / "split.json",
-            data_digest="data",
+            data_digest=tmp_path.name,
             training=Training(epochs=epochs),
             tuning=Tuning(**options),
             seed=seed,
@@ -50,7 +50,7 @@ def trainer(tmp_path: Path) -> FakeTrainer:
     return FakeTrainer(tmp_path / "diary")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """URL of a private PostgreSQL server, from Debian's package; skip where there is none."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))

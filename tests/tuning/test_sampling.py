@@ -43,10 +43,10 @@ def search(tuning: Tuning, trials: int, seed: int = 3, path: Path | None = None)
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "gp", "qmc"])
 def test_sampler_is_repeatable(sampler: str) -> None:
     tuning = Tuning(sampler=sampler, space=NUMBERS)
-    found = search(tuning, 12)
-    assert found == search(tuning, 12)
-    assert found != search(tuning, 12, seed=4)
-    assert len({json.dumps(params) for params in found}) > 10
+    found = search(tuning, 11)
+    assert found == search(tuning, 11)
+    assert found != search(tuning, 11, seed=4)
+    assert len({json.dumps(params) for params in found}) > 7
     assert all(2 <= params["num_layers"] <= 6 for params in found)
 
 
