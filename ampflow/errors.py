@@ -34,4 +34,16 @@ class DataError(AmpflowError):
 
 
 class StorageError(AmpflowError):
-    """A file, folder or database could not be read or written."""
+    """A file, folder or database could not be read or written.
+
+    Parameters
+    ----------
+    what, hint
+        As for every `AmpflowError`.
+    fleeting
+        Whether it may pass by itself, so that trying again makes sense.
+    """
+
+    def __init__(self, what: str, hint: str = "", fleeting: bool = False) -> None:
+        super().__init__(what, hint)
+        self.fleeting = fleeting

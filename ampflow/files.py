@@ -16,18 +16,29 @@ from ampflow.errors import StorageError
 __all__ = ["atomic_path", "explain_os_error", "read_json", "write_json", "write_text"]
 
 
-def explain_os_error(error: OSError, path: Path) -> StorageError:
-    """Say in a user's words why `path` could not be written or read."""
-    hints = {
-        errno.ENOSPC: ("the disk is full", "free some space, or choose another folder with --out"),
-        errno.EDQUOT: ("your disk quota is used up", "free some space, or choose another --out"),
-        errno.EROFS: ("the file system is read-only", "choose a folder you can write with --out"),
-        errno.EACCES: ("permission denied", "choose a folder you can write with --out"),
-        errno.EPERM: ("permission denied", "choose a folder you can write with --out"),
-        errno.ENOENT: ("no such file or folder", "check the path"),
-    }
-    why, hint = hints.get(error.errno or 0, (error.strerror or str(error), ""))
-    return StorageError(f"{path}: {why}", hint)
+_WRITABLE = "choose a folder you can write with --out"
+_FREE = "free some space, or choose another folder with --out"
+_REASONS = {
+    errno.ENOSPC: ("the disk is full", _FREE),
+    errno.EDQUOT: ("your disk quota is used up", _FREE),
+    errno.EROFS: ("the file system is read-only", _WRITABLE),
+    errno.EACCES: ("permission denied", ""),
+    errno.EPERM: ("permission denied", ""),
+    errno.ENOENT: ("no such file or folder", ""),
+}
+_FLEETING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.EINTR}
+
+
+def explain_os_error(error: OSError, path: Path, hint: str = "check the path") -> StorageError:
+    """Say in a user's words why `path` could not be read, or written.
+
+    Parameters
+    ----------
+    hint
+        What to try where the reason does not say it.
+    """
+    reason, cure = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))
+    return StorageError(f"{path}: {reason}", cure or hint, fleeting=error.errno in _FLEETING)
 
 
 @contextmanager
@@ -46,7 +57,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
-        raise explain_os_error(error, path) from error
+        raise explain_os_error(error, path, _WRITABLE) from error
     part = scratch / path.name
     try:
         yield part
@@ -54,7 +65,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             path.rename(scratch / "replaced")
         part.replace(path)
     except OSError as error:
-        raise explain_os_error(error, path) from error
+        raise explain_os_error(error, path, _WRITABLE) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -306,9 +307,10 @@ def write_store(path: Path) -> Iterator[StoreWriter]:
 
 
 def _explain_lmdb(error: lmdb.Error, path: Path) -> StorageError:
-    if "space" in str(error) or isinstance(error, lmdb.DiskError):
+    # A write that the disk has no room to finish is an input/output error to LMDB.
+    if isinstance(error, lmdb.DiskError) or shutil.disk_usage(path.parent).free < _BATCH_BYTES:
         return explain_os_error(OSError(errno.ENOSPC, "no space"), path)
-    return StorageError(f"{path}: {error}")
+    return StorageError(f"{path}: {error}", fleeting=True)
 
 
 def _key(index: int) -> bytes:

@@ -19,9 +19,11 @@ R = TypeVar("R")
 
 
 def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
-    """Retry what may pass by itself (files, databases), not what the user has to mend."""
+    """Retry what may pass by itself (file systems, databases), not what the user has to mend."""
     error = state.data if isinstance(state.data, BaseException) else state.result(False)
-    return isinstance(error, StorageError | OSError) or not isinstance(error, AmpflowError)
+    if isinstance(error, AmpflowError):
+        return isinstance(error, StorageError) and error.fleeting
+    return isinstance(error, OSError)
 
 
 STEP: dict[str, Any] = {

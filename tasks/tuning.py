@@ -77,9 +77,6 @@ def worker_names(spec: StudySpec, left: int) -> list[str]:
 @task(name="Tuning worker", task_run_name="{worker}", cache_policy=NO_CACHE, **STEP)
 def work(spec: StudySpec, worker: str) -> int:
     """Train trials until none is left or the time is up; return how many were finished."""
-    import torch
-
-    torch.set_num_threads(1)  # as many workers as cores: more threads would only wait
     hours = spec.tuning.hours
     deadline = None if hours is None else time.time() + 3600 * hours
     summary = run_worker(spec, worker, deadline=deadline)

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from ampflow.cli.children import stop_child
+from ampflow.cli.engine import free_port, start_server, wait_until_healthy
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +22,41 @@ def shared() -> Path:
     if not (folder / "reference").is_dir():
         pytest.skip(f"no shared reference data at {folder} (set AMPFLOW_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Prefect home of the tests' own: the user's is never touched."""
+    return tmp_path_factory.mktemp("prefect")
+
+
+@pytest.fixture(scope="session")
+def environment(prefect_home: Path) -> dict[str, str]:
+    """What a user's shell would have, with no Prefect server running."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
+    return kept | {"PREFECT_HOME": str(prefect_home), "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+@pytest.fixture(scope="session")
+def served(environment: dict[str, str]) -> Iterator[dict[str, str]]:
+    """The same with PREFECT_API_URL: one real server for all tests, which saves its start."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    settings = {"PREFECT_HOME": environment["PREFECT_HOME"], "PREFECT_UI_ENABLED": "0"}
+    server = start_server(port, settings)
+    wait_until_healthy(url, server)
+    yield environment | {"PREFECT_API_URL": url}
+    stop_child(server)
+
+
+@pytest.fixture
+def ampflow(served: dict[str, str], tmp_path: Path) -> Command:
+    """Run the command as a user does: a process, in a folder of its own."""
+
+    def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [Path(sys.executable).with_name("ampflow"), *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=tmp_path, env=served, capture_output=True, text=True, **options
+        )
+
+    return run
