@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ampflow.fingerprints.densities import Densities, read_densities
+from ampflow.fingerprints.densities import Densities, builtin_densities, read_densities
 from ampflow.fingerprints.gmp import GMP
 
-__all__ = ["GMP", "Densities", "read_densities"]
+__all__ = ["GMP", "Densities", "builtin_densities", "read_densities"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ampflow.digests import digest
 from ampflow.errors import DataError, OptionError
-from ampflow.fingerprints.densities import Densities
+from ampflow.fingerprints.densities import Densities, builtin_densities
 from ampflow.fingerprints.harmonics import MAX_ORDER, solid_multipoles, surface_multipoles
 from ampflow.fingerprints.tables import make_tables
 
@@ -72,7 +72,7 @@ class GMP:
         self.normalize = normalize
         self.harmonics = harmonics
         self.square = bool(square)
-        self.densities = _builtin() if densities is None else densities
+        self.densities = builtin_densities() if densities is None else densities
         self._check()
         if normalize == "group":
             self.harmonics, self.orders = "surface", tuple(sorted(self.orders))
@@ -110,8 +110,14 @@ class GMP:
         if len(atoms) == 0:
             raise DataError("the structure has no atoms")
         out = np.empty((len(atoms), self.num_features))
-        place = (atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, self.cutoff)
-        if features(*place, *self._tables, self.square, out) != 0:
+        # Copies, so that the kernel meets one kind of array and is compiled once.
+        place = (
+            np.array(atoms.numbers, dtype=np.int64),
+            np.array(atoms.positions, dtype=np.float64, order="C"),
+            np.array(atoms.cell.array, dtype=np.float64, order="C"),
+            np.array(atoms.pbc, dtype=np.bool_),
+        )
+        if features(*place, self.cutoff, *self._tables, self.square, out) != 0:
             raise self._explain(atoms)
         return out
 
@@ -198,9 +204,3 @@ class GMP:
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._parameters.items())
         return f"GMP({options})"
-
-
-def _builtin() -> Densities:
-    from ampflow.fingerprints.densities import builtin_densities
-
-    return builtin_densities()

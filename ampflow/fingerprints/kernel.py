@@ -166,14 +166,15 @@ def _radial(
     """Evaluate all radial functions for one r² and the sigmas of a vector."""
     zero, lanes = like(0.0, square), length(square)
     functions = len(values) // lanes
-    for g in range(gaussians):
-        power = multiply(load(exponent, at + g * lanes, square), square)
-        store(exponentials, g * lanes, exp2(power))
     from_weight = at * functions
     for f in range(0, functions, 4):
         a = b = c = d = zero
         for g in range(gaussians):
-            exponential = load(exponentials, g * lanes, zero)
+            if f == 0:
+                exponential = exp2(multiply(load(exponent, at + g * lanes, square), square))
+                store(exponentials, g * lanes, exponential)
+            else:
+                exponential = load(exponentials, g * lanes, zero)
             w = from_weight + (g * functions + f) * lanes
             a = fma(load(weight, w, zero), exponential, a)
             b = fma(load(weight, w + lanes, zero), exponential, b)
