@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import optuna
@@ -99,8 +100,11 @@ class Claims:
         newest = self._leases.newest() if free else {}
         for trial in sorted(free, key=lambda trial: trial.state == TrialState.WAITING):
             lease = self._leases.claim(str(trial.number), newest)
-            if lease is not None and self._start(trial._trial_id, lease):
-                return Claim(trial.number, trial._trial_id, lease, is_new=False)
+            if lease is None:
+                continue
+            with _released_on_error(lease):
+                if self._start(trial._trial_id, lease):
+                    return Claim(trial.number, trial._trial_id, lease, is_new=False)
         return None
 
     def _start(self, trial_id: int, lease: Lease) -> bool:
@@ -116,13 +120,14 @@ class Claims:
         lease = self._leases.claim(str(number))
         if lease is None:
             return None
-        if self._trial_id(number) is None:
-            trial_id = self._storage.create_new_trial(self._study._study_id)
-            if self._trial_id(number) == trial_id:
-                return Claim(number, trial_id, lease, is_new=True)
-            # We slept so long that our lease was taken over. Let whoever wants it have the trial.
-            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
-        lease.finish()
+        with _released_on_error(lease):
+            if self._trial_id(number) is None:
+                trial_id = self._storage.create_new_trial(self._study._study_id)
+                if self._trial_id(number) == trial_id:
+                    return Claim(number, trial_id, lease, is_new=True)
+                # We slept so long that our lease was taken over: leave the trial to others.
+                self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+            lease.finish()
         return None
 
     def _trial_id(self, number: int) -> int | None:
@@ -132,3 +137,13 @@ class Claims:
             )
         except KeyError:
             return None
+
+
+@contextmanager
+def _released_on_error(lease: Lease) -> Iterator[None]:
+    """Leave the work to others if the storage fails us."""
+    try:
+        yield
+    except BaseException:
+        lease.release()
+        raise

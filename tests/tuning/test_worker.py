@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from fake_trainer import FakeTrainer
+from optuna.exceptions import StorageInternalError
+from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from ampflow.errors import StorageError
@@ -222,6 +224,21 @@ def test_checkpoint_of_a_pruned_trial_is_continued(make_spec: Any, trainer: Fake
     assert run_worker(spec, "w", objective=trainer).complete == 12
     assert len(trainer.epochs()) == len(set(trainer.epochs())) == 12 * 9
     assert [len(trial.intermediate_values) for trial in open_study(spec).trials] == [9] * 12
+
+
+# A storage that fails just after a trial was claimed leaves that trial to whoever comes next.
+def test_lost_database(
+    make_spec: Any, trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: Any) -> None:
+        raise StorageInternalError("server closed the connection")
+
+    spec = make_spec(trials=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalStorage, "create_new_trial", lost)
+        with pytest.raises(StorageError, match="server closed the connection"):
+            run_worker(spec, "w", objective=trainer)
+    assert run_worker(spec, "w", objective=trainer).complete == 2
 
 
 def test_deadline_begins_no_trial(make_spec: Any, trainer: FakeTrainer) -> None:
