@@ -38,7 +38,7 @@ class Deployment:
     """
 
     flow: str
-    name: str = "on demand"
+    name: str = "on-demand"
     cron: str | None = None
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from subprocess import Popen
 from typing import TYPE_CHECKING, Annotated
@@ -55,7 +56,7 @@ def ui(
     try:
         with step_bars() as bars:
             address = _start(children, experiment, host, port, bars("Starting"))
-        _explain(address)
+        _explain(address, children)
         _wait(children)
     except KeyboardInterrupt:
         typer.echo("\nStopping; unfinished runs go on where they are when started again.")
@@ -136,10 +137,14 @@ def _settings(port: int) -> dict[str, str]:
     }
 
 
-def _explain(address: str) -> None:
-    typer.echo(f"The flows, each with a form:  {address}/deployments")
-    typer.echo(f"Runs, also of `ampflow run`:  {address}/runs")
-    typer.echo(f"\n  open {address}\n\nCtrl-C stops the server, the worker and its runs.")
+def _explain(address: str, stopped: Iterable[str]) -> None:
+    typer.echo(
+        f"Prefect's pages are at {address}\n"
+        "  Deployments: each flow with a form to start it; the nightly run has a switch.\n"
+        "  Runs: what runs and what ran, also of `ampflow run`.\n"
+        f"\n  open {address}\n\n"
+        f"Ctrl-C stops {' and '.join(stopped)}, and the runs that were started there."
+    )
 
 
 def _wait(children: Children) -> None:
