@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ampflow.experiment import Training
 from ampflow.potential import kernels
+from ampflow.potential.activations import ACTIVATIONS
 from ampflow.potential.engine import Samples
 from ampflow.potential.kernels import Adam, Block, Part, Shape
 from ampflow.potential.network import Network
@@ -25,7 +26,7 @@ class CpuEngine:
     def __init__(
         self, network: Network, train: Samples, validation: Samples, options: Training
     ) -> None:
-        kind = kernels.ACTIVATIONS[network.activation]
+        kind = ACTIVATIONS[network.activation]
         self._shape = Shape(network.features, network.layers, network.nodes, kind)
         self._options = options
         self._train, self._validation = _part(train), _part(validation)

@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from ampflow.experiment import Training
-from ampflow.potential import kernels
+from ampflow.potential import activations, kernels, torch_engine
 from ampflow.potential.cpu_engine import CpuEngine
 from ampflow.potential.engine import Samples
 from ampflow.potential.kernels import Adam
@@ -88,7 +88,7 @@ def test_gradient_with_dropout() -> None:
 def test_dropout_drops_its_share(rate: float) -> None:
     def drop(key: int) -> NDArray[np.floating]:
         values, slopes = np.ones((40, 2400), np.float32), np.ones((40, 2400), np.float32)
-        kernels._drop(rate, key, 0, values, slopes, 2400)
+        activations.drop_out(rate, key, 0, values, slopes, 2400)
         np.testing.assert_array_equal(values, slopes)
         return values
 
@@ -100,17 +100,23 @@ def test_dropout_drops_its_share(rate: float) -> None:
         assert both == pytest.approx(rate**2, abs=0.01)
 
 
-# tanh is right to a few units in the last place everywhere, keeps its sign and NaN.
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 4e-7), ("float64", 1e-15)])
-def test_tanh(precision: str, tolerance: float) -> None:
-    x = np.concatenate([np.linspace(-12, 12, 9999), [0, 1e-6, -1e30, 1e30, np.inf, -np.inf]])
+# Activations and their derivatives are right to rounding everywhere: of 1, or of x where that is
+# larger. What is not a number stays so.
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 5e-7), ("float64", 1e-15)])
+@pytest.mark.parametrize("activation", ["tanh", "silu", "gelu", "relu"])
+def test_activations(activation: str, precision: str, tolerance: float) -> None:
+    x = np.concatenate([np.linspace(-12, 12, 9999), [1e-6, -1e-6, -1e4, 1e4]])
     x = np.concatenate([x, [np.nan] * (-len(x) % 8)]).astype(precision)[None]
     values, slopes = x.copy(), np.empty_like(x)
-    kernels._activate(kernels.ACTIVATIONS["tanh"], values, slopes, x.shape[1])
-    expected = np.tanh(x.astype(np.float64))
-    np.testing.assert_allclose(values, expected, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(slopes, 1 - expected**2, rtol=0, atol=2 * tolerance)
-    assert np.nanmax(np.abs(values)) <= 1
+    activations.activate(activations.ACTIVATIONS[activation], values, slopes, x.shape[1])
+    leaf = torch.from_numpy(x.astype(np.float64)).requires_grad_()
+    expected = torch_engine._FUNCTIONS[activation](leaf)
+    (derivative,) = torch.autograd.grad(expected.sum(), leaf)
+    number = np.isfinite(x)
+    size = np.maximum(1, np.abs(x[number]))
+    assert np.max(np.abs(values - expected.detach().numpy())[number] / size) < tolerance
+    assert np.max(np.abs(slopes - derivative.numpy())[number] / size) < 2 * tolerance
+    assert np.isnan(values[~number]).all()
 
 
 # Both engines make the same training of the same options, to rounding.

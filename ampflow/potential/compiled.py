@@ -1,0 +1,46 @@
+"""How functions are compiled, and when a result kept on disk is out of date."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+
+from ampflow.digests import digest
+
+__all__ = ["entry", "helper", "inlined"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_compile: Any = numba.njit  # numba's own type knows nothing of vectors
+_COMMON = {"nogil": True, "error_model": "numpy"}
+
+
+def entry(function: _Function) -> _Function:
+    """Compile a function that Python calls; keep the result on disk where that can be written.
+
+    Numba compiles anew when the function's own file has changed, but not when what it calls lies
+    in another file. Files are kept under the function's name, so the name gets a digest of all
+    modules in its folder.
+    """
+    folder = Path(function.__code__.co_filename).parent
+    sources = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
+    function.__qualname__ += "_" + digest(*sources)
+    try:
+        compiled: _Function = _compile(function, cache=True, **_COMMON)
+    except RuntimeError:  # numba: "no locator available", a machine that cannot be written to
+        compiled = _compile(function, **_COMMON)
+    return compiled
+
+
+def helper(function: _Function) -> _Function:
+    """Compile a function that compiled code calls."""
+    compiled: _Function = _compile(function, **_COMMON)
+    return compiled
+
+
+def inlined(function: _Function) -> _Function:
+    """Compile a function into each of its callers."""
+    compiled: _Function = _compile(function, forceinline=True, **_COMMON)
+    return compiled
