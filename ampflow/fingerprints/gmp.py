@@ -106,18 +106,24 @@ class GMP:
         """
         # Compiled code is loaded when it is needed: importing numba takes half a second.
         from ampflow.fingerprints.kernel import features
+        from ampflow.fingerprints.neighbours import complete_cell
 
         if len(atoms) == 0:
             raise DataError("the structure has no atoms")
         out = np.empty((len(atoms), self.num_features))
         # Copies, so that the kernel meets one kind of array and is compiled once.
+        pbc = np.array(atoms.pbc, dtype=np.bool_)
         place = (
             np.array(atoms.numbers, dtype=np.int64),
             np.array(atoms.positions, dtype=np.float64, order="C"),
-            np.array(atoms.cell.array, dtype=np.float64, order="C"),
-            np.array(atoms.pbc, dtype=np.bool_),
+            complete_cell(np.array(atoms.cell.array, dtype=np.float64, order="C"), pbc),
+            pbc,
         )
-        if features(*place, self.cutoff, *self._tables, self.square, out) != 0:
+        try:
+            status = features(*place, self.cutoff, *self._tables, self.square, out)
+        except OSError:  # compiled, but could not be kept on disk (full, over quota)
+            status = features(*place, self.cutoff, *self._tables, self.square, out)
+        if status != 0:
             raise self._explain(atoms)
         return out
 

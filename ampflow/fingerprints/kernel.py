@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ampflow.fingerprints.compiled import entry, helper, inlined
-from ampflow.fingerprints.neighbours import Pairs, half_pairs
+from ampflow.fingerprints.neighbours import Pairs, find_pairs
 from ampflow.fingerprints.simd import (
     eight,
     exp2,
@@ -56,7 +56,7 @@ def features(
         if not 0 <= numbers[i] < len(radial.row_of) or radial.row_of[numbers[i]] < 0:
             return UNKNOWN_ELEMENT
         rows[i] = radial.row_of[numbers[i]]
-    pairs = half_pairs(positions, cell, pbc, cutoff)
+    pairs = find_pairs(positions, cell, pbc, cutoff)
     if pairs.found < 0:
         return pairs.found
     multipoles = _own(rows, radial)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ampflow.fingerprints.compiled import entry, helper, inlined
 from ampflow.fingerprints.simd import both_less, fma, four, load, multiply, pick, put, subtract
 
-__all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "half_pairs"]
+__all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "complete_cell", "find_pairs"]
+__all__ += ["half_pairs"]
 
 NOT_FINITE, BAD_CELL, TOO_MANY = -1, -2, -3  # in place of a number of pairs
 _MOST_COPIES = 20_000_000
@@ -45,6 +46,25 @@ class Pairs(NamedTuple):
     z: NDArray[np.float64]
 
 
+def complete_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Put unit vectors normal to the periodic ones in place of the others.
+
+    Parameters
+    ----------
+    cell
+        (3, 3) in Å, a vector a row.
+    pbc
+        (3,) which axes are periodic.
+    """
+    if pbc.all() or not np.isfinite(cell).all():
+        return cell
+    if not pbc.any():
+        return np.eye(3)
+    complete = cell.copy()
+    complete[~pbc] = np.linalg.svd(cell[pbc])[2][pbc.sum() :]
+    return complete
+
+
 @entry
 def half_pairs(
     positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
@@ -56,25 +76,33 @@ def half_pairs(
     positions
         (atoms, 3) in Å, inside the cell or not.
     cell
-        (3, 3) in Å, a vector a row; only those of periodic axes are looked at.
+        (3, 3) in Å, a vector a row, complete (see `complete_cell`).
     pbc
         (3,) which axes are periodic.
     cutoff
         In Å; a pair at exactly this distance is left out.
     """
-    if not _finite(positions, cell, cutoff):
-        return _nothing(NOT_FINITE)
-    lattice, inverse, share = _complete(cell, pbc)
-    if not share > 1e-9:
+    return find_pairs(positions, cell, pbc, cutoff)
+
+
+@helper
+def find_pairs(
+    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
+) -> Pairs:
+    """Find pairs: `half_pairs` for compiled code."""
+    inverse, share = _inverse(cell)
+    if share < 1e-9:
         return _nothing(BAD_CELL)
+    wrapped, scaled, check = _wrap(positions, cell, inverse, pbc)
+    if 0.0 * (check + share) != 0.0:  # infinite or NaN
+        return _nothing(NOT_FINITE)
     margin = np.empty(3)
     for k in range(3):
         per_height = inverse[0, k] ** 2 + inverse[1, k] ** 2 + inverse[2, k] ** 2
         margin[k] = cutoff * sqrt(per_height) + 1e-9
-    wrapped, scaled = _wrap(positions, lattice, inverse, pbc)
-    total, points, owner = _copies(wrapped, scaled, lattice, pbc, margin)
+    total, points, owner = _copies(wrapped, scaled, cell, pbc, margin)
     if total < 0:
-        return _nothing(total)
+        return _nothing(TOO_MANY)
     return _search(points, owner, total, len(positions), cutoff)
 
 
@@ -85,76 +113,26 @@ def _nothing(code: int) -> Pairs:
 
 
 @helper
-def _finite(positions: NDArray[np.float64], cell: NDArray[np.float64], cutoff: float) -> bool:
-    # Zero times anything finite is zero, times infinity or NaN is NaN.
-    check = 0.0 * cutoff
-    for i in range(len(positions)):
-        check += 0.0 * (positions[i, 0] + positions[i, 1] + positions[i, 2])
-    for k in range(3):
-        check += 0.0 * (cell[k, 0] + cell[k, 1] + cell[k, 2])
-    return check == 0.0
+def _inverse(cell: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Invert a cell; return also its volume as a share of the box with the same edges.
 
-
-@helper
-def _complete(
-    cell: NDArray[np.float64], pbc: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Put unit vectors normal to the periodic ones in place of the others, and invert.
-
-    Returns the three vectors, their inverse, and the volume as a share of the box with the same
-    edges: NaN or nearly 0 if the periodic vectors do not span what they should.
+    The share is 0 or nearly if the vectors lie in a plane, and NaN if something is not finite.
     """
-    lattice, inverse = np.zeros((3, 3)), np.empty((3, 3))
-    normals = np.zeros((3, 3))  # orthonormal, spanning the vectors that are settled
-    settled, share = 0, 1.0
+    cofactors = np.empty((3, 3))
+    edges = 1.0
     for k in range(3):
-        if pbc[k]:
-            length = sqrt(cell[k, 0] ** 2 + cell[k, 1] ** 2 + cell[k, 2] ** 2)
-            for c in range(3):
-                lattice[k, c] = cell[k, c]
-                normals[settled, c] = cell[k, c] / length
-            share *= _orthogonalise(normals, settled)
-            settled += 1
-    for k in range(3):
-        if not pbc[k]:
-            rest = 0.0
-            for axis in range(3):
-                if rest < 0.5:  # one of the three has at least sqrt(1/3) left
-                    for c in range(3):
-                        normals[settled, c] = 1.0 if c == axis else 0.0
-                    rest = _orthogonalise(normals, settled)
-            for c in range(3):
-                lattice[k, c] = normals[settled, c]
-            settled += 1
-    volume = _minor(lattice, 0, 0) * lattice[0, 0] + _minor(lattice, 0, 1) * lattice[0, 1]
-    volume += _minor(lattice, 0, 2) * lattice[0, 2]
-    for k in range(3):
+        m, n = (k + 1) % 3, (k + 2) % 3
+        edges *= cell[k, 0] ** 2 + cell[k, 1] ** 2 + cell[k, 2] ** 2
         for c in range(3):
-            inverse[c, k] = _minor(lattice, k, c) / volume
-    return lattice, inverse, share
-
-
-@helper
-def _orthogonalise(vectors: NDArray[np.float64], last: int) -> float:
-    """Make a unit vector normal to those before it; return what length it had left."""
-    for _ in range(2):  # once more takes away what rounding left
-        for k in range(last):
-            overlap = 0.0
-            for c in range(3):
-                overlap += vectors[last, c] * vectors[k, c]
-            for c in range(3):
-                vectors[last, c] -= overlap * vectors[k, c]
-    length = sqrt(vectors[last, 0] ** 2 + vectors[last, 1] ** 2 + vectors[last, 2] ** 2)
+            d, e = (c + 1) % 3, (c + 2) % 3
+            cofactors[c, k] = cell[m, d] * cell[n, e] - cell[m, e] * cell[n, d]
+    volume = 0.0
     for c in range(3):
-        vectors[last, c] /= length
-    return float(length)
-
-
-@helper
-def _minor(a: NDArray[np.float64], row: int, column: int) -> float:
-    """Signed minor of a 3 by 3 matrix."""
-    r, s, c, d = (row + 1) % 3, (row + 2) % 3, (column + 1) % 3, (column + 2) % 3
-    return float(a[r, c] * a[s, d] - a[r, d] * a[s, c])
+        volume += cell[0, c] * cofactors[c, 0]
+    for c in range(3):
+        for k in range(3):
+            cofactors[c, k] /= volume
+    return cofactors, (abs(volume) / sqrt(edges) if edges > 0.0 else 0.0 * edges)
 
 
 @helper
@@ -163,8 +141,12 @@ def _wrap(
     lattice: NDArray[np.float64],
     inverse: NDArray[np.float64],
     pbc: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Move atoms into the cell along periodic axes: Cartesian and scaled positions."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Move atoms into the cell along periodic axes.
+
+    Returns Cartesian positions, scaled ones, and a number that is finite if all of them are.
+    """
+    check = 0.0
     wrapped, scaled = np.empty(positions.shape), np.empty(positions.shape)
     for i in range(len(positions)):
         for c in range(3):
@@ -177,7 +159,8 @@ def _wrap(
             scaled[i, k] = value - turns
             for c in range(3):
                 wrapped[i, c] -= turns * lattice[k, c]
-    return wrapped, scaled
+            check += 0.0 * value
+    return wrapped, scaled, check
 
 
 @helper

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ampflow.fingerprints import GMP, Densities
-from ampflow.fingerprints.neighbours import half_pairs
+from ampflow.fingerprints.neighbours import complete_cell, half_pairs
 
 DENSITIES = Densities(
     {
@@ -55,9 +55,10 @@ def structures(draw: st.DrawFn) -> Atoms:
 
 
 def pair_distances(atoms: Atoms, cutoff: float) -> NDArray[np.float64]:
-    pairs = half_pairs(atoms.positions, atoms.cell.array, atoms.pbc, cutoff)
-    squares = pairs.x**2 + pairs.y**2 + pairs.z**2
-    return np.sqrt(squares[: pairs.found])
+    cell = complete_cell(atoms.cell.array, atoms.pbc)
+    pairs = half_pairs(atoms.positions, cell, atoms.pbc, cutoff)
+    found = slice(pairs.found)
+    return np.sqrt(pairs.x[found] ** 2 + pairs.y[found] ** 2 + pairs.z[found] ** 2)
 
 
 def assert_same(descriptor: GMP, one: Atoms, other: Atoms, rows: Any = slice(None)) -> None:

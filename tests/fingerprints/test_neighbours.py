@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ampflow.fingerprints.neighbours import BAD_CELL, NOT_FINITE, TOO_MANY, half_pairs
+from ampflow.fingerprints.neighbours import (
+    BAD_CELL,
+    NOT_FINITE,
+    TOO_MANY,
+    complete_cell,
+    half_pairs,
+)
 
 SKEWED = np.array([[2.1, 0.0, 0.0], [-1.7, 2.9, 0.3], [0.8, -2.4, 3.6]])
 Entry = tuple[int, int, float, float, float]
@@ -15,12 +21,9 @@ Entry = tuple[int, int, float, float, float]
 
 def found_pairs(positions: Any, cell: Any, pbc: Any, cutoff: float) -> list[Entry]:
     """Both directions of every pair that the library finds, rounded and sorted."""
-    pairs = half_pairs(
-        np.array(positions, dtype=float),
-        np.array(cell, dtype=float),
-        np.array(pbc, dtype=bool),
-        cutoff,
-    )
+    axes = np.array(pbc, dtype=bool)
+    complete = complete_cell(np.array(cell, dtype=float), axes)
+    pairs = half_pairs(np.array(positions, dtype=float), complete, axes, cutoff)
     assert pairs.found >= 0
     entries = []
     for k in range(pairs.found):
@@ -95,7 +98,7 @@ def test_far_apart() -> None:
 )
 def test_refused(positions: Any, cell: Any, pbc: Any, code: int) -> None:
     # What has no answer gets the code that says why.
-    pairs = half_pairs(
-        np.array(positions, dtype=float), np.array(cell, dtype=float), np.array(pbc), 5.0
-    )
+    axes = np.array(pbc)
+    complete = complete_cell(np.array(cell, dtype=float), axes)
+    pairs = half_pairs(np.array(positions, dtype=float), complete, axes, 5.0)
     assert pairs.found == code
