@@ -6,6 +6,7 @@ file, `--set`, the form in Prefect's UI and the documentation are all made from 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic.config import JsonDict
@@ -213,7 +215,8 @@ class Tuning(_Section):
     storage: str = _option(
         "",
         "Where the study is kept: empty for a journal file in the cache folder, or the URL of a "
-        "database (sqlite:///..., postgresql://...).",
+        "database (sqlite:///..., postgresql://user@host/name). A password belongs into "
+        "~/.pgpass or PGPASSWORD, not here.",
     )
     space: dict[str, Distribution] = _option(
         _SEARCHED,
@@ -221,6 +224,16 @@ class Tuning(_Section):
         "{ low, high, log, step }, or { choices }.",
         min_length=1,
     )
+
+    @field_validator("storage")
+    @classmethod
+    def _no_password(cls, url: str) -> str:
+        # Options are shown by the report, by Prefect and by process lists.
+        if re.search(r"://[^/@]*:[^/@]+@", url):
+            raise ValueError(
+                "it holds a password: put that into ~/.pgpass (mode 600) or PGPASSWORD"
+            )
+        return url
 
     @model_validator(mode="after")
     def _space_is_of_training(self) -> Self:

@@ -136,6 +136,10 @@ def _make_absolute(table: dict[str, Any], folder: Path) -> None:
             for key in _PATH_LISTS
             if isinstance(data.get(key), list)
         }
+    if isinstance(tuning := table.get("tuning"), dict):
+        kind, found, path = str(tuning.get("storage", "")).partition("sqlite:///")
+        if found and not kind and path:
+            table["tuning"] = tuning | {"storage": found + str(anchor(path))}
     if isinstance(fingerprints := table.get("fingerprints"), dict) and "densities" in fingerprints:
         table["fingerprints"] = fingerprints | {"densities": anchor(fingerprints["densities"])}
 

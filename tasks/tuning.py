@@ -79,7 +79,7 @@ def work(spec: StudySpec, worker: str) -> int:
     """Train trials until none is left or the time is up; return how many were finished."""
     hours = spec.tuning.hours
     deadline = None if hours is None else time.time() + 3600 * hours
-    summary = run_worker(spec, worker, deadline=deadline)
+    summary = run_worker(spec, worker, deadline=deadline, wait=True)
     return summary.complete + summary.pruned + summary.failed
 
 
@@ -120,10 +120,10 @@ def follow_study(spec: StudySpec) -> Iterator[None]:
 
 
 def _follow(spec: StudySpec, progress: Progress, over: threading.Event) -> None:
-    total = budget(spec.tuning)
+    total, study = budget(spec.tuning), open_study(spec)
     while True:
         last = over.is_set()
-        summary = study_summary(spec)
+        summary = study_summary(spec, study)
         progress(summary.finished, total, _note(summary))
         if last:
             return

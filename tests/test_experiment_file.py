@@ -47,6 +47,12 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert experiment.data.files == [str(tmp_path / "a/*.traj"), "/abs/b.db"]
 
 
+def test_a_database_file_is_relative_to_the_file(tmp_path: Path) -> None:
+    # Like every other path.
+    experiment = load_experiment(write(tmp_path, '[tuning]\nstorage = "sqlite:///a.db"\n'))
+    assert experiment.tuning.storage == f"sqlite:///{tmp_path}/a.db"
+
+
 @pytest.mark.parametrize(
     ("override", "said", "hint"),
     [
@@ -60,6 +66,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         ("tuning.space.lx={low=1, high=2}", "space.lx: no such option", ""),
         ("tuning.space.activation={low=1, high=2}", "not a number", ""),
         ("tuning.trials", "no '='", ""),
+        ("tuning.storage='postgresql://me:secret@host/db'", "password", ""),
     ],
 )
 def test_a_wrong_option_is_named(tmp_path: Path, override: str, said: str, hint: str) -> None:
@@ -67,6 +74,7 @@ def test_a_wrong_option_is_named(tmp_path: Path, override: str, said: str, hint:
     with pytest.raises(OptionError) as caught:
         load_experiment(write(tmp_path, ""), [override])
     assert said in caught.value.what
+    assert "secret" not in str(caught.value)
     assert hint in caught.value.hint
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 from optuna.trial import FrozenTrial
@@ -87,7 +86,7 @@ def make_results(
     study
         Its name.
     experiment
-        As it was run. A password in `tuning.storage` is masked.
+        As it was run.
     features
         Fingerprint components an atom.
     model
@@ -133,12 +132,6 @@ def make_results(
         seconds=dict(seconds),
         versions=dict(versions),
         digests=dict(digests),
-        experiment=_without_password(experiment),
+        experiment=experiment,
         model=model,
     )
-
-
-def _without_password(experiment: Experiment) -> Experiment:
-    storage = _PASSWORD.sub(r"\1:***@", experiment.tuning.storage)
-    change: dict[str, Any] = {"tuning": experiment.tuning.model_copy(update={"storage": storage})}
-    return experiment.model_copy(update=change)

@@ -41,7 +41,7 @@ class StudySpec:
     split: Path
     data_digest: str
     training: Training = field(repr=False)
-    tuning: Tuning = field(repr=False)  # its storage may hold a password
+    tuning: Tuning = field(repr=False)
     seed: int
     cache: Path
 

@@ -12,7 +12,6 @@ import plotly.offline
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ampflow.experiment import Experiment
 from ampflow.reports.page import render_page, write_report
 from ampflow.reports.results import Results, Skipped
 from ampflow.reports.trials import trials_frame
@@ -197,16 +196,6 @@ def test_page_without_a_winner(
 def test_training_without_a_search_has_a_page(gather: Gather, predict: Predict) -> None:
     words = _Page(without_plotly(render_page(gather(predict(), []), predict(), []))).words
     assert "Nothing was searched" in words
-
-
-def test_the_storage_password_is_masked(gather: Gather, predict: Predict) -> None:
-    experiment = Experiment.model_validate(
-        {"tuning": {"storage": "postgresql://ada:s3cret@host:5432/studies"}}
-    )
-    results = gather(predict(), [], experiment=experiment)
-    assert results.experiment.tuning.storage == "postgresql://ada:***@host:5432/studies"
-    assert "s3cret" not in results.model_dump_json()
-    assert "s3cret" not in render_page(results, predict(), [])
 
 
 def test_a_model_and_its_predictions_come_together(gather: Gather, predict: Predict) -> None:

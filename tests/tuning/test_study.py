@@ -56,11 +56,6 @@ def test_spec_travels(make_spec: Any) -> None:
     assert adapter.validate_json(adapter.dump_json(spec)) == spec
 
 
-def test_spec_shows_no_password(make_spec: Any) -> None:
-    spec = make_spec(storage="postgresql://me:s3cret@h/db")
-    assert "s3cret" not in f"{spec} {spec.location}"
-
-
 def test_study_is_opened_again(make_spec: Any) -> None:
     spec = make_spec()
     prepare_study(spec).add_trial(_complete(0.5))
