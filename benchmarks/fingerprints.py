@@ -1,0 +1,120 @@
+"""Time GMP fingerprints: milliseconds a structure, and what a cold start costs.
+
+    python benchmarks/fingerprints.py FILE [--densities FOLDER] [--repeats 9]
+
+FILE is anything ASE reads, for instance 300 structures of OC20. One core. Every figure is the
+median over `repeats` passes through all structures, after one pass that is not counted, in CPU time,
+so that waiting for other programs does not count (what they do to the caches does). Cold starts are
+in wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+
+from ampflow.fingerprints import GMP, builtin_densities, read_densities
+from ampflow.fingerprints.neighbours import complete_cell, half_pairs
+
+SIGMAS = [0.02, 0.2, 0.4, 0.69, 1.1, 1.66, 2.66, 4.4]
+COLD = """
+import time
+start = time.perf_counter()
+from ase.build import molecule
+from ampflow.fingerprints import GMP
+GMP([0.5, 1.0, 2.0, 3.0], [0, 1, 2, 3], 5.0).compute(molecule("H2O"))
+print(time.perf_counter() - start)
+"""
+
+
+def main() -> None:
+    arguments = parse()
+    structures = ase.io.read(arguments.file, ":")
+    densities = read_densities(arguments.densities) if arguments.densities else builtin_densities()
+    atoms = np.mean([len(s) for s in structures])
+    print(f"{len(structures)} structures of {atoms:.0f} atoms on average; 8 sigmas; median times")
+    print(f"{'':38}{'ms/structure':>12} {'pairs':>8} {'list ms':>8} {'rest ms':>8} {'ns/pair':>8}")
+    for cutoff in (5.0, 8.0):
+        show(f"orders 0-3, cutoff {cutoff:g}", structures, arguments.repeats, densities, cutoff)
+    for name, options in {
+        "the same at 5, surface": {"harmonics": "surface"},
+        "the same at 5, groups": {"normalize": "group"},
+        "orders 0-8, cutoff 5": {"orders": range(9)},
+    }.items():
+        show(name, structures, arguments.repeats, densities, 5.0, **options)
+    for name, seconds in cold_starts().items():
+        print(f"{name:38}{seconds:12.2f} s")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("file", type=Path, help="structures, anything ASE reads")
+    parser.add_argument("--densities", type=Path, help="folder of <El>_*.g files")
+    parser.add_argument("--repeats", type=int, default=9)
+    return parser.parse_args()
+
+
+def show(
+    name: str, structures: list[Any], repeats: int, densities: Any, cutoff: float, **options: Any
+) -> None:
+    """Print one line: the whole, the neighbour list alone, and what is left for each pair."""
+    descriptor = GMP(
+        SIGMAS, **{"orders": range(4), "cutoff": cutoff, **options}, densities=densities
+    )
+
+    def find_pairs(atoms: Any) -> int:
+        cell = complete_cell(atoms.cell.array, atoms.pbc)
+        return half_pairs(atoms.positions, cell, atoms.pbc, cutoff).found
+
+    pairs = np.mean([find_pairs(atoms) for atoms in structures])
+    whole = milliseconds(descriptor.compute, structures, repeats)
+    search = milliseconds(find_pairs, structures, repeats)
+    rest = whole - search
+    print(
+        f"{name:38}{whole:12.3f} {pairs:8.0f} {search:8.3f} {rest:8.3f} {rest / pairs * 1e6:8.0f}"
+    )
+
+
+def milliseconds(function: Callable[[Any], Any], structures: list[Any], repeats: int) -> float:
+    """Return the median over passes of the mean time a structure."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.process_time()
+        for atoms in structures:
+            function(atoms)
+        times.append((time.process_time() - start) / len(structures) * 1e3)
+    return statistics.median(times[1:])
+
+
+def cold_starts() -> dict[str, float]:
+    """Seconds from `import` to the first fingerprints of a new process."""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+        first, second = (
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", COLD],
+                    env=environment,
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                ).stdout
+            )
+            for _ in range(2)
+        )
+    return {"first start ever (compiles)": first, "later starts (compiled code on disk)": second}
+
+
+if __name__ == "__main__":
+    main()
