@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ampflow.experiment import Training
 from ampflow.potential import kernels
 from ampflow.potential.activations import ACTIVATIONS
+from ampflow.potential.compiled import called
 from ampflow.potential.engine import Samples
 from ampflow.potential.kernels import Adam, Block, Part, Shape
 from ampflow.potential.network import Network
@@ -17,7 +18,7 @@ from ampflow.potential.state import State
 
 __all__ = ["CpuEngine"]
 
-_BLOCK = 240  # atoms; see _block_length
+_BLOCK = 432  # atoms; see _block_length
 
 
 class CpuEngine:
@@ -39,8 +40,9 @@ class CpuEngine:
         batch, rate = self._options.batch_size, self._options.dropout_rate
         steps = len(state.history) * -(-len(order) // batch)
         vectors = Adam(state.weights, self._gradient, state.first, state.second)
-        total = kernels.epoch(
-            self._shape, self._train, order, batch, vectors, steps, lr, rate, key, self._block
+        total = called(
+            kernels.epoch,
+            *(self._shape, self._train, order, batch, vectors, steps, lr, rate, key, self._block),
         )
         return float(total) / len(order)
 
@@ -48,16 +50,18 @@ class CpuEngine:
         """Return the mean absolute error on the validation samples, in the scaler's unit."""
         order, block = self._everything, self._block
         vectors = Adam(weights, self._gradient, self._gradient, self._gradient)
-        total = kernels.epoch(
-            self._shape, self._validation, order, len(order), vectors, 0, 0.0, 0.0, 0, block
+        total = called(
+            kernels.epoch,
+            *(self._shape, self._validation, order, len(order), vectors, 0, 0.0, 0.0, 0, block),
         )
         return float(total) / len(order)
 
 
 def _part(part: Samples) -> Part:
     features = np.empty(part.features.size, part.features.dtype)
-    kernels.transpose(part.features, part.offsets, features)
-    return Part(features, part.offsets, part.targets)
+    offsets = part.offsets.copy()  # never read-only: numba would compile for that apart
+    called(kernels.transpose, part.features, offsets, features)
+    return Part(features, offsets, part.targets)
 
 
 def _block_length(*parts: Samples) -> int:

@@ -58,7 +58,7 @@ class Potential:
     @cached_property
     def fingerprints(self) -> GMP:
         """The descriptor, ready to compute."""
-        from ampflow.fingerprints import GMP  # compiles; looking into a model folder should not
+        from ampflow.fingerprints import GMP  # numba; reading a folder does without
 
         return GMP.from_config(self.descriptor)
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ampflow.potential.compiled import called
 
 _CALLER = """
 from ampflow.potential.compiled import entry
@@ -33,3 +36,16 @@ def test_a_changed_helper_is_compiled_anew(tmp_path: Path) -> None:
         command = [sys.executable, str(tmp_path / "caller.py")]
         assert subprocess.run(command, check=True, capture_output=True).stdout == b"%d\n" % number
     assert list(tmp_path.glob("__pycache__/caller.call_*"))
+
+
+# A disk too full to keep what was compiled does not stop it from running.
+def test_called_on_a_full_disk() -> None:
+    calls: list[int] = []
+
+    def compiled(number: int) -> int:
+        calls.append(number)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return number
+
+    assert called(compiled, 5) == 5

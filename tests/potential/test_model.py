@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.emt import EMT
 
 from ampflow.dataset import Dataset
 from ampflow.errors import DataError, StorageError
 from ampflow.experiment import Training
+from ampflow.fingerprints import GMP
 from ampflow.potential.calculator import AmpflowCalculator, load
 from ampflow.potential.model import Potential
 from ampflow.potential.training import train
@@ -134,3 +136,37 @@ def test_unusable_folder(potential: Potential, tmp_path: Path, damage, message: 
         load(folder)
     with pytest.raises(StorageError, match="no potential here"):
         load(tmp_path / "nowhere")
+
+
+def _cluster(symbols: str, seed: int) -> Atoms:
+    atoms = Atoms(symbols, np.random.default_rng(seed).normal(0, 0.1, (len(Atoms(symbols)), 3)))
+    atoms.positions[:, 0] += 2.4 * np.arange(len(atoms))
+    atoms.calc = EMT()
+    return atoms
+
+
+# With real fingerprints and real energies: what is saved predicts as what was trained, and an
+# element that has fingerprints but was not trained on is refused.
+def test_from_structures_to_calculator(tmp_path: Path) -> None:
+    structures = [_cluster(s, i) for i, s in enumerate(["Cu4", "Cu3O", "Cu2O2", "CuO3"] * 6)]
+    descriptor = GMP(sigmas=[0.5, 1.0], orders=[0, 1], cutoff=4.0)
+    data = Dataset(
+        np.concatenate([descriptor.compute(atoms) for atoms in structures]),
+        np.concatenate([atoms.numbers for atoms in structures]),
+        np.arange(0, 4 * len(structures) + 1, 4),
+        np.array([atoms.get_potential_energy() for atoms in structures]),
+    )
+    order = np.arange(len(data))
+    trained = train(data.take(order[4:]), data.take(order[:4]), OPTIONS, seed=0)
+    Potential(descriptor.config(), trained.fit, OPTIONS).save(tmp_path / "model")
+    calculator = load(tmp_path / "model")
+    errors = []
+    for atoms, energy in zip(structures[:4], data.energies, strict=False):
+        copy = atoms.copy()
+        copy.calc = calculator
+        errors.append(abs(copy.get_potential_energy() - energy))
+    assert np.mean(errors) == pytest.approx(trained.validation_mae, rel=1e-4)
+    other = _cluster("CuNi", 0)
+    other.calc = calculator
+    with pytest.raises(DataError, match="Ni"):
+        other.get_potential_energy()
