@@ -15,6 +15,7 @@ __all__ = ["called", "entry", "helper", "inlined"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _compile: Any = numba.njit  # numba's own type knows nothing of vectors
 _COMMON = {"nogil": True, "error_model": "numpy"}
+_INNER = {**_COMMON, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def entry(function: _Function) -> _Function:
@@ -35,14 +36,14 @@ def entry(function: _Function) -> _Function:
 
 
 def helper(function: _Function) -> _Function:
-    """Compile a function that compiled code calls."""
-    compiled: _Function = _compile(function, **_COMMON)
+    """Compile a function that only compiled code calls."""
+    compiled: _Function = _compile(function, **_INNER)
     return compiled
 
 
 def inlined(function: _Function) -> _Function:
     """Compile a function into each of its callers."""
-    compiled: _Function = _compile(function, forceinline=True, **_COMMON)
+    compiled: _Function = _compile(function, forceinline=True, **_INNER)
     return compiled
 
 

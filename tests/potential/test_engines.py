@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,16 @@ from ampflow.potential.kernels import Adam
 from ampflow.potential.network import Network
 from ampflow.potential.state import State
 from ampflow.potential.torch_engine import TorchEngine, atomic_energies
+
+
+@numba.njit
+def activate(kind, values, slopes, width):
+    activations.activate(kind, values, slopes, width)
+
+
+@numba.njit
+def drop_out(rate, key, atom, values, slopes, width):
+    activations.drop_out(rate, key, atom, values, slopes, width)
 
 
 def _samples(sizes: list[int], features: int, precision: str = "float64") -> Samples:
@@ -88,7 +99,7 @@ def test_gradient_with_dropout() -> None:
 def test_dropout_drops_its_share(rate: float) -> None:
     def drop(key: int) -> NDArray[np.floating]:
         values, slopes = np.ones((40, 2400), np.float32), np.ones((40, 2400), np.float32)
-        activations.drop_out(rate, key, 0, values, slopes, 2400)
+        drop_out(rate, key, 0, values, slopes, 2400)
         np.testing.assert_array_equal(values, slopes)
         return values
 
@@ -108,7 +119,7 @@ def test_activations(activation: str, precision: str, tolerance: float) -> None:
     x = np.concatenate([np.linspace(-12, 12, 9999), [1e-6, -1e-6, -1e4, 1e4]])
     x = np.concatenate([x, [np.nan] * (-len(x) % 8)]).astype(precision)[None]
     values, slopes = x.copy(), np.empty_like(x)
-    activations.activate(activations.ACTIVATIONS[activation], values, slopes, x.shape[1])
+    activate(activations.ACTIVATIONS[activation], values, slopes, x.shape[1])
     leaf = torch.from_numpy(x.astype(np.float64)).requires_grad_()
     expected = torch_engine._FUNCTIONS[activation](leaf)
     (derivative,) = torch.autograd.grad(expected.sum(), leaf)
