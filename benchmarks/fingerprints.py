@@ -2,10 +2,9 @@
 
     python benchmarks/fingerprints.py FILE [--densities FOLDER] [--repeats 9]
 
-FILE is anything ASE reads, for instance 300 structures of OC20. One core. Every figure is the
-median over `repeats` passes through all structures, after one pass that is not counted, in CPU time,
-so that waiting for other programs does not count (what they do to the caches does). Cold starts are
-in wall time.
+FILE is anything ASE reads, for instance 300 structures of OC20. One core. Figures are medians over
+`repeats` passes through all structures, after one pass that is not counted, in CPU time: waiting
+for other programs does not count (what they do to the caches does). Cold starts are in wall time.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -13,7 +13,7 @@ from ampflow.digests import digest
 from ampflow.errors import DataError, OptionError
 from ampflow.fingerprints.densities import Densities, builtin_densities
 from ampflow.fingerprints.harmonics import MAX_ORDER, solid_multipoles, surface_multipoles
-from ampflow.fingerprints.tables import make_tables
+from ampflow.fingerprints.tables import Angular, make_slopes, make_tables
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -34,7 +34,7 @@ class GMP:
     orders
         Orders of the multipoles, 0 to 8, each once.
     cutoff
-        Neighbours at this distance in Å or farther are ignored. The cut is hard.
+        Neighbours at this distance in Å or farther are ignored.
     normalize
         "order": one rotation-invariant feature an order (AMPTorch's GMPOrderNorm). "group": one
         a group of harmonics, orders ascending (AMPTorch's GMP).
@@ -44,6 +44,9 @@ class GMP:
         Keep sums of squares; otherwise their root (and "group" keeps the sign of groups of one).
     densities
         Electron densities of the elements; by default ampflow's own.
+    switch_width
+        Neighbours fade over this last part of the cutoff, in Å, with two continuous derivatives.
+        0: the cut is hard, as AMPTorch's is.
 
     Raises
     ------
@@ -65,10 +68,12 @@ class GMP:
         harmonics: Literal["solid", "surface"] = "solid",
         square: bool = False,
         densities: Densities | None = None,
+        switch_width: float = 0.0,
     ) -> None:
         self.sigmas = tuple(float(sigma) for sigma in sigmas)
         self.orders = tuple(int(order) for order in orders)
         self.cutoff = float(cutoff)
+        self.switch_width = float(switch_width)
         self.normalize = normalize
         self.harmonics = harmonics
         self.square = bool(square)
@@ -88,6 +93,7 @@ class GMP:
             for feature in multipoles.features
             for sigma in self.sigmas
         ]
+        self._multipoles = multipoles
         self._tables = make_tables(multipoles, self.densities, self.sigmas)
 
     @property
@@ -106,11 +112,51 @@ class GMP:
         """
         # Compiled code is loaded when it is needed: importing numba takes half a second.
         from ampflow.fingerprints.kernel import features
+
+        out = np.empty((len(atoms), self.num_features))
+        self._run(features, atoms, out)
+        return out
+
+    def vjp(
+        self, atoms: Atoms, weights: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Pull a derivative by features back to positions and strain, without a Jacobian.
+
+        Parameters
+        ----------
+        atoms
+            A structure.
+        weights
+            (n_atoms, n_features) dE/dF, where E is any function of the features F.
+
+        Returns
+        -------
+        gradient, strain
+            (n_atoms, 3) dE/dR in E's unit per Å (forces are its negative), and (3, 3) dE/dε in
+            E's unit, where positions and cell are stretched to (1 + ε) R (the stress is this
+            divided by the volume). The root of a zero has no slope: 0 is taken.
+
+        Raises
+        ------
+        DataError
+            As `compute`.
+        ValueError
+            If `weights` has another shape.
+        """
+        from ampflow.fingerprints.gradient import gradients
+
+        weights = np.array(weights, dtype=np.float64, order="C")
+        if weights.shape != (len(atoms), self.num_features):
+            raise ValueError(f"weights: {weights.shape}, not {len(atoms), self.num_features}")
+        gradient, strain = np.zeros((len(atoms), 3)), np.zeros((3, 3))
+        self._run(gradients, atoms, self._slopes, weights, gradient, strain)
+        return gradient, strain
+
+    def _run(self, kernel: Callable[..., int], atoms: Atoms, *arrays: Any) -> None:
         from ampflow.fingerprints.neighbours import complete_cell
 
         if len(atoms) == 0:
             raise DataError("the structure has no atoms")
-        out = np.empty((len(atoms), self.num_features))
         # Copies, so that the kernel meets one kind of array and is compiled once.
         pbc = np.array(atoms.pbc, dtype=np.bool_)
         place = (
@@ -118,14 +164,19 @@ class GMP:
             np.array(atoms.positions, dtype=np.float64, order="C"),
             complete_cell(np.array(atoms.cell.array, dtype=np.float64, order="C"), pbc),
             pbc,
+            self.cutoff,
+            self.cutoff - self.switch_width,
         )
         try:
-            status = features(*place, self.cutoff, *self._tables, self.square, out)
+            status = kernel(*place, *self._tables, self.square, *arrays)
         except OSError:  # compiled, but could not be kept on disk (full, over quota)
-            status = features(*place, self.cutoff, *self._tables, self.square, out)
+            status = kernel(*place, *self._tables, self.square, *arrays)
         if status != 0:
             raise self._explain(atoms)
-        return out
+
+    @cached_property
+    def _slopes(self) -> Angular:
+        return make_slopes(self._multipoles)
 
     def config(self, numbers: Iterable[int] | None = None) -> dict[str, Any]:
         """Return all that `from_config` needs, for JSON.
@@ -163,6 +214,8 @@ class GMP:
             raise OptionError(f"orders = {list(self.orders)}: each must be 0 to {MAX_ORDER}")
         if not 0 < self.cutoff < np.inf:
             raise OptionError(f"cutoff = {self.cutoff}: must be above 0 (Å)")
+        if not 0 <= self.switch_width <= self.cutoff:
+            raise OptionError(f"switch_width = {self.switch_width}: 0 to the cutoff (Å)")
         if self.normalize not in ("order", "group"):
             raise OptionError(f"normalize = {self.normalize!r}", '"order" or "group"')
         if self.harmonics not in ("solid", "surface"):
@@ -196,6 +249,7 @@ class GMP:
             "sigmas": list(self.sigmas),
             "orders": list(self.orders),
             "cutoff": self.cutoff,
+            "switch_width": self.switch_width,
             "normalize": self.normalize,
             "harmonics": self.harmonics,
             "square": self.square,

@@ -6,6 +6,7 @@ then, pair by pair, the radial functions for eight sigmas at a time, and the pro
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ from ampflow.fingerprints.simd import (
 )
 from ampflow.fingerprints.tables import Angular, Combination, Radial
 
-__all__ = ["UNKNOWN_ELEMENT", "features"]
+__all__ = ["UNKNOWN_ELEMENT", "add_pairs", "fade", "features", "find_rows", "own_multipoles"]
+__all__ += ["polynomials"]
 
 UNKNOWN_ELEMENT = -10
 
@@ -44,33 +46,63 @@ def features(
     cell: Floats,
     pbc: NDArray[np.bool_],
     cutoff: float,
+    onset: float,
     angular: Angular,
     radial: Radial,
     combination: Combination,
     square: bool,
     out: Floats,
 ) -> int:
-    """Fill `out` (atoms, features of all sigmas); return 0, or the code of what is wrong."""
-    rows = np.empty(len(numbers), np.int64)
-    for i in range(len(numbers)):
-        if not 0 <= numbers[i] < len(radial.row_of) or radial.row_of[numbers[i]] < 0:
-            return UNKNOWN_ELEMENT
-        rows[i] = radial.row_of[numbers[i]]
+    """Fill `out` (atoms, features of all sigmas); return 0, or the code of what is wrong.
+
+    Neighbours fade between `onset` and `cutoff`; where these are equal, the cut is hard.
+    """
     pairs = find_pairs(positions, cell, pbc, cutoff)
     if pairs.found < 0:
         return pairs.found
-    multipoles = _own(rows, radial)
+    known, rows = find_rows(numbers, radial)
+    if not known:
+        return UNKNOWN_ELEMENT
+    switch = onset, cutoff
+    multipoles = own_multipoles(rows, radial)
     wide = radial.width - radial.width % 8
-    _add_pairs(eight(0.0), 0, wide, pairs, rows, angular, radial, multipoles)
+    add_pairs(eight(0.0), 0, wide, switch, pairs, rows, angular, radial, multipoles)
     _combine(eight(0.0), 0, wide, multipoles, radial, combination, square, out)
     if wide < radial.width:
-        _add_pairs(four(0.0), wide, radial.width, pairs, rows, angular, radial, multipoles)
+        add_pairs(four(0.0), wide, radial.width, switch, pairs, rows, angular, radial, multipoles)
         _combine(four(0.0), wide, radial.width, multipoles, radial, combination, square, out)
     return 0
 
 
 @helper
-def _own(rows: Integers, radial: Radial) -> Floats:
+def find_rows(numbers: Integers, radial: Radial) -> tuple[bool, Integers]:
+    """Return whether all elements have a density, and their rows in the tables."""
+    rows = np.empty(len(numbers), np.int64)
+    for i in range(len(numbers)):
+        if not 0 <= numbers[i] < len(radial.row_of) or radial.row_of[numbers[i]] < 0:
+            return False, rows
+        rows[i] = radial.row_of[numbers[i]]
+    return True, rows
+
+
+@helper
+def fade(square: float, switch: tuple[float, float]) -> tuple[float, float]:
+    """Return the share of a neighbour that counts at r², and its slope in r, divided by r.
+
+    With x from 0 at the onset to 1 at the cutoff: 1 - x³ (10 - 15 x + 6 x²), whose first and second
+    derivatives vanish at both ends.
+    """
+    onset, cutoff = switch
+    if square <= onset * onset:
+        return 1.0, 0.0
+    r = sqrt(square)
+    x = (r - onset) / (cutoff - onset)
+    slope = -30.0 * x * x * (1.0 - x) ** 2 / (cutoff - onset)
+    return 1.0 - x**3 * (10.0 - 15.0 * x + 6.0 * x * x), slope / r
+
+
+@helper
+def own_multipoles(rows: Integers, radial: Radial) -> Floats:
     """Begin with what each atom's own density adds, laid out as in `Radial.own`."""
     own = radial.own
     size = radial.components * radial.width
@@ -82,10 +114,11 @@ def _own(rows: Integers, radial: Radial) -> Floats:
 
 
 @helper
-def _add_pairs(
+def add_pairs(
     zero: Vector,
     begin: int,
     end: int,
+    switch: tuple[float, float],
     pairs: Pairs,
     rows: Integers,
     angular: Angular,
@@ -103,10 +136,16 @@ def _add_pairs(
     terms = np.empty(8 * len(parity))
     exponentials = np.empty(length(zero) * most)
     values = np.empty(length(zero) * radial.functions)
+    share = np.empty(4)
     for pair in range(pairs.found):
         if pair % 4 == 0:
+            for lane in range(4):
+                e = pair + lane
+                share[lane], _ = fade(x[e] ** 2 + y[e] ** 2 + z[e] ** 2, switch)
             axes = load(x, pair, four(0.0)), load(y, pair, four(0.0)), load(z, pair, four(0.0))
-            _polynomials(axes, parent, axis, start, monomial, coefficient, parity, monomials, terms)
+            factor = load(share, 0, four(0.0))
+            polynomials(axes, factor, parent, axis, start, monomial, coefficient, monomials, terms)
+            _reverse(parity, terms)
         i, j = pick(first, pair), pick(second, pair)
         alike = pick(rows, i) == pick(rows, j)
         square = like(x[pair] ** 2 + y[pair] ** 2 + z[pair] ** 2, zero)
@@ -117,40 +156,46 @@ def _add_pairs(
                 _radial(square, pick(gaussians, row), at, exponent, weight, exponentials, values)
                 for back in range(seen, 2 if alike else seen + 1):
                     to = ((j if back else i) * width + sigma) * components
-                    polynomials = back * 4 * len(parity) + pair % 4
-                    _add(zero, values, terms, polynomials, function, component, multipoles, to)
+                    term = back * 4 * len(parity) + pair % 4
+                    _add(zero, values, terms, term, function, component, multipoles, to)
 
 
 @inlined
-def _polynomials(
+def polynomials(
     axes: tuple[Vector, Vector, Vector],
+    factor: Vector,
     parent: Integers,
     axis: Integers,
     start: Integers,
     monomial: Integers,
     coefficient: Floats,
-    parity: Floats,
     monomials: Floats,
     terms: Floats,
 ) -> None:
-    """Evaluate all terms for four pairs, at d and at -d: terms is [2, term, 4], flat."""
+    """Evaluate all polynomials, times a factor, for four pairs: terms is [term, 4], flat."""
     one = four(1.0)
-    count = 4 * len(parity)
     store(monomials, 0, one)
-    store(monomials, 4, axes[0])
-    store(monomials, 8, axes[1])
-    store(monomials, 12, axes[2])
+    for k in range(3):
+        store(monomials, 4 + 4 * k, axes[k])
     for m in range(4, len(parent)):
         lower = load(monomials, 4 * pick(parent, m), one)
         along = load(monomials, 4 * pick(axis, m), one)
         store(monomials, 4 * m, multiply(lower, along))
-    for t in range(len(parity)):
+    for t in range(len(start) - 1):
         value = four(0.0)
         for k in range(pick(start, t), pick(start, t + 1)):
             powers = load(monomials, 4 * pick(monomial, k), one)
             value = fma(four(pick(coefficient, k)), powers, value)
-        store(terms, 4 * t, value)
-        store(terms, count + 4 * t, multiply(value, four(pick(parity, t))))
+        store(terms, 4 * t, multiply(value, factor))
+
+
+@inlined
+def _reverse(parity: Floats, terms: Floats) -> None:
+    """Put what the polynomials are at -d after what they are at d."""
+    count = 4 * len(parity)
+    for t in range(len(parity)):
+        there = load(terms, 4 * t, four(0.0))
+        store(terms, count + 4 * t, multiply(there, four(pick(parity, t))))
 
 
 @inlined

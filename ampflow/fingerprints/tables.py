@@ -11,9 +11,9 @@ from numpy.polynomial.polynomial import polyval
 from numpy.typing import NDArray
 
 from ampflow.fingerprints.densities import Densities
-from ampflow.fingerprints.harmonics import Multipoles, Polynomial, Powers
+from ampflow.fingerprints.harmonics import Multipoles, Polynomial, Powers, derivative
 
-__all__ = ["Angular", "Combination", "Radial", "make_tables"]
+__all__ = ["Angular", "Combination", "Radial", "make_slopes", "make_tables"]
 
 _WIDE, _NARROW = 8, 4  # sigmas computed at a time; the narrow vector is for a remainder
 _TOGETHER = 4  # radial functions computed at a time
@@ -90,16 +90,39 @@ def make_tables(
     multipoles: Multipoles, densities: Densities, sigmas: Sequence[float]
 ) -> tuple[Angular, Radial, Combination]:
     """Lay out everything that depends on the descriptor and not on a structure."""
-    return _angular(multipoles), _radial(multipoles, densities, sigmas), _combination(multipoles)
-
-
-def _angular(multipoles: Multipoles) -> Angular:
     polynomials = [polynomial for terms in multipoles.terms for _, polynomial in terms]
-    parity = [
-        (-1.0) ** function.order
+    return (
+        _angular(polynomials, _parity(multipoles)),
+        _radial(multipoles, densities, sigmas),
+        _combination(multipoles),
+    )
+
+
+def make_slopes(multipoles: Multipoles) -> Angular:
+    """Lay out four polynomials for each term: itself and its derivatives along x, y and z.
+
+    `parity` is the term's, for all four: what its product with a radial function is multiplied by
+    when a pair is seen from its other end, with d still counted from the first.
+    """
+    polynomials = [
+        polynomial
+        for terms in multipoles.terms
+        for _, term in terms
+        for polynomial in (term, *(derivative(term, axis) for axis in range(3)))
+    ]
+    return _angular(polynomials, np.repeat(_parity(multipoles), 4))
+
+
+def _parity(multipoles: Multipoles) -> Floats:
+    orders = [
+        function.order
         for function, terms in zip(multipoles.radial, multipoles.terms, strict=True)
         for _ in terms
     ]
+    return (-1.0) ** np.array(orders)
+
+
+def _angular(polynomials: Sequence[Polynomial], parity: Floats) -> Angular:
     degree = max(sum(powers) for polynomial in polynomials for powers in polynomial)
     number: dict[Powers, int] = {(0, 0, 0): 0, (1, 0, 0): 1, (0, 1, 0): 2, (0, 0, 1): 3}
     parent, axis = [0, 0, 0, 0], [0, 1, 2, 3]
@@ -116,7 +139,7 @@ def _angular(multipoles: Multipoles) -> Angular:
         _starts(polynomials),
         np.array([number[powers] for polynomial in polynomials for powers in polynomial]),
         np.array([value for polynomial in polynomials for value in polynomial.values()]),
-        np.array(parity),
+        parity,
     )
 
 

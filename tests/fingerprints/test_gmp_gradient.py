@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from numpy.typing import NDArray
+
+from ampflow.errors import OptionError
+from ampflow.fingerprints import GMP, Densities, read_densities
+
+DENSITIES = Densities(
+    {
+        1: np.array([[0.4, 1.7], [0.9, 11.0]]),
+        8: np.array([[-16.0, 21.0], [13.0, 11.0], [4.7, 3.8], [0.4, 1.3]]),
+        78: np.array([[-2181.0, 4.4845], [2205.0, 4.4840], [1.4, 1.07]]),
+    }
+)
+CELL = np.array([[3.1, 0.0, 0.0], [-1.2, 2.9, 0.3], [0.8, -0.9, 3.6]])
+KINDS: dict[str, dict[str, Any]] = {
+    "solid": {},
+    "solid, squares, smooth cutoff": {"square": True, "switch_width": 2.0},
+    "surface, 13 sigmas": {"harmonics": "surface", "sigmas": np.linspace(0.3, 4, 13).tolist()},
+    "groups": {"normalize": "group"},
+    "groups, squares": {"normalize": "group", "square": True},
+    "order 5": {"orders": [5], "sigmas": [0.5, 1.0]},
+}
+
+
+def make(**change: Any) -> GMP:
+    options: dict[str, Any] = {"sigmas": [0.3, 0.5, 1.1, 2.0, 3.0], "orders": [0, 1, 2, 3]}
+    return GMP(**{**options, "cutoff": 3.7, "densities": DENSITIES, **change})
+
+
+def structure(pbc: Any) -> Atoms:
+    positions = [[0.1, 0.2, 0.3], [1.3, 0.4, 1.9], [0.2, 1.8, 1.0]]
+    return Atoms([8, 78, 1], positions, cell=CELL, pbc=pbc)
+
+
+def weights_of(descriptor: GMP, atoms: Atoms) -> NDArray[np.float64]:
+    """Random weights that make all columns count alike."""
+    features = descriptor.compute(atoms)
+    random = np.random.default_rng(0).normal(size=features.shape)
+    return np.asarray(random / np.abs(features).max(axis=0))
+
+
+@pytest.mark.parametrize("pbc", [True, False, [True, False, True]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient(kind: str, pbc: Any) -> None:
+    # The derivative by each position is what small displacements show.
+    atoms, descriptor = structure(pbc), make(**KINDS[kind])
+    weights = weights_of(descriptor, atoms)
+    gradient, _ = descriptor.vjp(atoms, weights)
+    numerical = np.zeros_like(gradient)
+    for i, k in np.ndindex(numerical.shape):
+        change = np.zeros_like(gradient)
+        change[i, k] = 1e-5
+        ahead, behind = moved(atoms, change, np.eye(3)), moved(atoms, -change, np.eye(3))
+        difference = descriptor.compute(ahead) - descriptor.compute(behind)
+        numerical[i, k] = np.sum(weights * difference) / 2e-5
+    np.testing.assert_allclose(gradient, numerical, atol=1e-7 * np.abs(numerical).max())
+    np.testing.assert_allclose(gradient.sum(axis=0), 0, atol=1e-12 * np.abs(gradient).max())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_strain(kind: str) -> None:
+    # The derivative by strain is what a slightly strained crystal shows.
+    atoms, descriptor = structure(True), make(**KINDS[kind])
+    weights = weights_of(descriptor, atoms)
+    _, strain = descriptor.vjp(atoms, weights)
+    numerical = np.zeros((3, 3))
+    for k, c in np.ndindex(3, 3):
+        change = np.zeros((3, 3))
+        change[k, c] = 1e-5
+        ahead, behind = moved(atoms, 0.0, np.eye(3) + change), moved(atoms, 0.0, np.eye(3) - change)
+        difference = descriptor.compute(ahead) - descriptor.compute(behind)
+        numerical[k, c] = np.sum(weights * difference) / 2e-5
+    np.testing.assert_allclose(strain, numerical, atol=1e-7 * np.abs(numerical).max())
+
+
+def moved(atoms: Atoms, by: Any, stretch: NDArray[np.float64]) -> Atoms:
+    cell = atoms.cell.array @ stretch.T
+    return Atoms(atoms.numbers, (atoms.positions + by) @ stretch.T, cell=cell, pbc=atoms.pbc)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("fprimes_gmp_ampopt", {"orders": [0, 1, 2], "normalize": "group"}),
+        ("fprimes_on_c5_sq1_solid1", {"orders": [0, 1, 2, 3], "square": True}),
+    ],
+)
+def test_reference(name: str, options: dict[str, Any], shared: Path) -> None:
+    # Derivatives of single features agree with AMPTorch's, which sets those below 1e-5 to zero.
+    densities = read_densities(shared / "data" / "gmp_densities")
+    sigmas = [0.02, 0.2, 0.4, 0.69, 1.1, 1.66, 2.66, 4.4]
+    descriptor = GMP(sigmas=sigmas, cutoff=5.0, densities=densities, **options)
+    arrays = np.load(shared / "reference" / f"{name}__water.npz")
+    for positions, expected in zip(arrays["positions"], arrays["dfdr"], strict=True):
+        atoms = Atoms(arrays["numbers"], positions, cell=arrays["cell"], pbc=arrays["pbc"])
+        ours = np.empty_like(expected)
+        for i, f in np.ndindex(expected.shape[:2]):
+            weights = np.zeros(expected.shape[:2])
+            weights[i, f] = 1.0
+            ours[i, f] = descriptor.vjp(atoms, weights)[0]
+        allowed = 1e-9 * np.abs(expected).max(axis=(0, 2, 3))[:, None, None]
+        kept = expected != 0
+        assert kept.any()
+        difference = np.abs(ours - expected)
+        assert (difference <= np.where(kept, allowed, 1.01e-5)).all()
+
+
+def test_root_of_zero() -> None:
+    # At the centre of symmetry a root has a kink: no NaN, and nothing beyond the slope beside it.
+    atoms = Atoms("HOH", [[-1.0, 0, 0], [0, 0, 0], [1.0, 0, 0]])
+    descriptor = make(orders=[1])
+    gradient, strain = descriptor.vjp(atoms, np.ones((3, descriptor.num_features)))
+    beside = atoms.copy()
+    beside.positions[1, 0] = 0.01
+    largest = np.abs(descriptor.vjp(beside, np.ones((3, descriptor.num_features)))[0]).max()
+    assert np.abs(gradient).max() < 2 * largest
+    assert np.isfinite(strain).all()
+
+
+def test_weights_of_another_shape() -> None:
+    # Weights for other features or atoms are refused.
+    with pytest.raises(ValueError, match="weights"):
+        make().vjp(structure(True), np.ones((3, 7)))
+
+
+def test_smooth_cutoff() -> None:
+    # Within the onset nothing changes; from there to the cutoff a neighbour fades away, with
+    # 1 - x³ (10 - 15 x + 6 x²).
+    hard, smooth = make(orders=[0]), make(orders=[0], switch_width=1.2)
+
+    def neighbour(descriptor: GMP, distance: float) -> Any:
+        pair = Atoms("HO", [[0, 0, 0], [distance, 0, 0]])
+        return descriptor.compute(pair)[0] - descriptor.compute(pair[:1])[0]
+
+    np.testing.assert_array_equal(neighbour(smooth, 2.49), neighbour(hard, 2.49))
+    for x in (0.1, 0.5, 0.9):
+        share = 1 - x**3 * (10 - 15 * x + 6 * x * x)
+        distance = 2.5 + 1.2 * x
+        np.testing.assert_allclose(
+            neighbour(smooth, distance), share * neighbour(hard, distance), rtol=1e-9, atol=1e-14
+        )
+    assert np.abs(neighbour(hard, 3.6999999)).max() > 1e-3
+    assert np.abs(neighbour(smooth, 3.6999999)).max() < 1e-15
+    assert make(switch_width=1.2) != make()
+    with pytest.raises(OptionError, match="switch_width"):
+        make(switch_width=3.8)
