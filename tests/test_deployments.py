@@ -22,7 +22,7 @@ from ampflow.experiment_file import load_experiment
 
 PROJECT = Path(__file__).parents[1]
 FLOWS = {"Pipeline", "Fingerprint", "Split", "Tune", "Train", "Report"}
-EVERY = {f"{flow}/on-demand" for flow in FLOWS} | {"Pipeline/nightly"}
+EVERY = {f"{flow}/{flow.lower()}" for flow in FLOWS} | {"Pipeline/nightly"}
 
 pytestmark = pytest.mark.slow
 
@@ -109,7 +109,7 @@ def test_a_shared_server_gets_the_same_deployments_and_a_worker(
     assert now["Pipeline/nightly"]["schedules"][0]["active"]
     assert "Prefect's server" not in ui.said
     # FILE is what its forms show.
-    shown = Experiment.model_validate(now["Tune/on-demand"]["parameters"]["experiment"])
+    shown = Experiment.model_validate(now["Tune/tune"]["parameters"]["experiment"])
     assert shown == load_experiment(tiny)
     # The server is not ours to stop; the worker is.
     assert api(address, "/health") is True
@@ -125,7 +125,7 @@ def test_nothing_is_left_when_it_is_killed(
     with running_ui(tmp_path, environment | {"PREFECT_HOME": str(home)}, tiny) as ui:
         deployments = registered(ui.address)
         assert not deployments["Pipeline/nightly"]["schedules"][0]["active"]  # off at first
-        pipeline = deployments["Pipeline/on-demand"]["id"]
+        pipeline = deployments["Pipeline/pipeline"]["id"]
         run = api(ui.address, f"/deployments/{pipeline}/create_flow_run", {})
         wait_for(lambda: (tmp_path / "results/cache/trials").is_dir(), "a trial")
         family = ui.family()

@@ -29,16 +29,16 @@ class Deployment:
 
     Parameters
     ----------
-    flow
-        Its name in the package `flows`.
     name
-        How it is started.
+        How the UI names it.
+    flow
+        The flow's name in the package `flows`.
     cron
         When it starts by itself (UTC), if its schedule is switched on.
     """
 
+    name: str
     flow: str
-    name: str = "on-demand"
     cron: str | None = None
 
     @property
@@ -48,10 +48,10 @@ class Deployment:
 
 
 DEPLOYMENTS = (
-    Deployment("pipeline"),
-    Deployment("pipeline", "nightly", _NIGHTLY),
-    *(Deployment(flow) for flow in ("fingerprint", "split", "tune", "train", "report")),
+    *(Deployment(flow, flow) for flow in flows.__all__),
+    Deployment("nightly", "pipeline", _NIGHTLY),
 )
+"""Each flow on demand, and the pipeline every night."""
 
 
 def register_deployments(experiment: Experiment, folder: Path) -> None:
