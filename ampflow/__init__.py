@@ -24,6 +24,6 @@ def load(folder: str | Path) -> AmpflowCalculator:
     StorageError
         If there is none, it is damaged, or was written by a newer ampflow.
     """
-    from ampflow.potential.calculator import load  # imports torch: not before it is needed
+    from ampflow.potential.calculator import load  # not before it is needed: it imports much
 
     return load(Path(folder))

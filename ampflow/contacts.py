@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ampflow.compiled import called, entry
 
 __all__ = ["nearest_pair"]
 
@@ -33,11 +34,12 @@ def nearest_pair(
     """
     periodic = cell * pbc[:, None]
     inverse = np.linalg.pinv(periodic)
-    squared, i, j = _nearest(np.ascontiguousarray(positions, dtype=np.float64), periodic, inverse)
+    contiguous = np.ascontiguousarray(positions, dtype=np.float64)
+    squared, i, j = called(_nearest, contiguous, periodic, inverse)
     return float(np.sqrt(squared)), int(i), int(j)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@entry
 def _nearest(positions, cell, inverse):  # type: ignore[no-untyped-def]
     fractional = positions @ inverse
     best, first, second = np.inf, -1, -1

@@ -120,23 +120,23 @@ class Training(_Section):
     """One network (SingleNN): the same small network for every atom, summed to the energy."""
 
     num_layers: int = _option(3, "Hidden layers.", ge=1, le=50)
-    num_nodes: int = _option(20, "Nodes in each hidden layer.", ge=1, le=4096)
-    activation: Literal["tanh", "silu", "gelu", "relu"] = _option("tanh", "Activation function.")
+    num_nodes: int = _option(32, "Nodes in each hidden layer.", ge=1, le=4096)
+    activation: Literal["tanh", "silu", "gelu", "relu"] = _option("silu", "Activation function.")
     dropout_rate: float = _option(
         0.0, "Share of nodes dropped in training after each hidden layer.", ge=0, lt=1
     )
     epochs: int = _option(100, "Passes over the train part.", ge=1)
-    batch_size: int = _option(32, "Structures a step of the optimiser.", ge=1)
+    batch_size: int = _option(16, "Structures a step of the optimiser.", ge=1)
     lr: float = _option(1e-2, "Adam's learning rate at the start.", gt=0)
     gamma: float = _option(
         0.7, "The learning rate is multiplied by this every `step_size` epochs.", gt=0, le=1
     )
-    step_size: int = _option(10, "Epochs between two decays of the learning rate.", ge=1)
+    step_size: int = _option(15, "Epochs between two decays of the learning rate.", ge=1)
     precision: Literal["float32", "float64"] = _option(
         "float32", "Floating-point type of the network. Energies are always summed in float64."
     )
     device: Literal["auto", "cpu", "cuda"] = _option(
-        "auto", '"auto": the CPU, which is faster for networks this small, unless they are large.'
+        "auto", '"auto": the CPU, which is faster for networks this small.'
     )
 
 
@@ -177,13 +177,13 @@ Distribution = Annotated[
 ]
 
 _SEARCHED = {
-    "num_layers": Range(low=2, high=6),
-    "num_nodes": Range(low=8, high=64, log=True),
-    "dropout_rate": Choices(choices=[0.0, 0.05, 0.1]),
-    "lr": Range(low=1e-4, high=1e-1, log=True),
+    "num_layers": Range(low=2, high=5),
+    "num_nodes": Range(low=16, high=64, log=True),
+    "dropout_rate": Choices(choices=[0.0, 0.05]),
+    "lr": Range(low=1e-3, high=5e-2, log=True),
     "gamma": Range(low=0.5, high=1.0),
-    "step_size": Range(low=5, high=50, log=True),
-    "batch_size": Choices(choices=[8, 16, 32, 64, 128]),
+    "step_size": Range(low=10, high=50, log=True),
+    "batch_size": Choices(choices=[8, 16, 32, 64]),
 }
 
 
@@ -221,8 +221,7 @@ class Tuning(_Section):
     space: dict[str, Distribution] = _option(
         _SEARCHED,
         "Options of [training] to search, the others stay as they are there. Each is a range, "
-        "{ low, high, log, step }, or { choices }.",
-        min_length=1,
+        "{ low, high, log, step }, or { choices }. What it names wins over the value there.",
     )
 
     @field_validator("storage")

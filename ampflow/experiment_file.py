@@ -52,6 +52,7 @@ def load_experiment(
         raise OptionError(
             f"{path}: not valid TOML: {error}", "ampflow init shows the form"
         ) from None
+    table.setdefault("out", Experiment.model_fields["out"].default)
     _make_absolute(table, path.resolve().parent)
     return make_experiment(_merge(table, changes or {}), overrides, origin=str(path))
 
@@ -96,6 +97,9 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 def _override(table: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """Merge `change` in; an option of [training] that it sets is not searched any more."""
+    if isinstance(tuning := change.get("tuning"), Mapping) and "space" in tuning:
+        default = {"tuning": {"space": Tuning.model_fields["space"].default}}
+        table = _merge(default, table) if "space" not in table.get("tuning", {}) else table
     merged = _merge(table, change)
     fixed = change.get("training")
     if isinstance(fixed, Mapping):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ _REASONS = {
     errno.EPERM: ("permission denied", ""),
     errno.ENOENT: ("no such file or folder", ""),
 }
+_DAY = 86400.0
 _FLEETING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EBUSY, errno.EINTR}
 
 
@@ -55,19 +58,42 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
         raise explain_os_error(error, path, _WRITABLE) from error
     part = scratch / path.name
     try:
         yield part
-        if path.is_dir():
-            path.rename(scratch / "replaced")
-        part.replace(path)
+        _put(part, path, scratch)
     except OSError as error:
         raise explain_os_error(error, path, _WRITABLE) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put(part: Path, path: Path, scratch: Path) -> None:
+    """Rename `part` to `path`, moving a folder that is there aside, whoever put it there."""
+    for attempt in range(10):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_dir():
+                path.rename(scratch / f"replaced{attempt}")
+        try:
+            part.replace(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
+    raise OSError(errno.EBUSY, "others keep writing it")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of `path` left behind that were killed, a day ago or longer."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _DAY:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ampflow.digests import digest, file_digest
 from ampflow.errors import DataError, StorageError
 from ampflow.experiment import Data, Fingerprints
+from ampflow.files import explain_os_error
 from ampflow.fingerprints import GMP
 from ampflow.fingerprints.densities import read_densities
 from ampflow.images import Image, Rejected, count_images, expand_files, read_images
@@ -21,7 +22,8 @@ from ampflow.store import SCHEMA_VERSION, FingerprintStore, StoreWriter, is_whol
 
 __all__ = ["Source", "find_source", "fingerprint", "make_descriptor", "store_path"]
 
-_ROLES = {"files": "files", "validation_files": "validation", "test_files": "test"}
+# Read in this order: what is in test and in another file is left out of the other one.
+_ROLES = {"test_files": "test", "validation_files": "validation", "files": "files"}
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,38 @@ class Source:
 def find_source(data: Data) -> Source:
     """Expand the globs of [data] and digest the files.
 
+    A file that validation or test name is left out of a glob of the others.
+
     Raises
     ------
     DataError
-        If a pattern matches nothing, or no file is given to train on.
+        If a pattern matches nothing, a file has two roles, or none is given to train on.
+    StorageError
+        If a file cannot be read.
     """
     if not data.files:
         raise DataError("no files of structures are given", "set data.files, or use --data FILE")
-    files, roles = [], []
+    role_of: dict[Path, str] = {}
+    files: list[Path] = []
     for option, role in _ROLES.items():
-        found = expand_files(getattr(data, option))
-        files += found
-        roles += [role] * len(found)
-    return Source(files, roles, [file_digest(file) for file in files])
+        patterns = getattr(data, option)
+        for file in expand_files(patterns):
+            other = role_of.setdefault(file.resolve(), role)
+            if other == role:
+                files.append(file)
+            elif str(file) in patterns:
+                raise DataError(
+                    f"{file}: named in data.{option} and for {other}", "leave it out of one"
+                )
+    roles = [role_of[file.resolve()] for file in files]
+    return Source(files, roles, [_content(file) for file in files])
+
+
+def _content(file: Path) -> str:
+    try:
+        return file_digest(file)
+    except OSError as error:
+        raise explain_os_error(error, file) from error
 
 
 def make_descriptor(options: Fingerprints) -> GMP:
@@ -118,6 +139,9 @@ def _fill(
         progress(done + len(rejected), total, f"{reused} reused" if reused else "")
     if len(writer) == 0:
         raise DataError("no structure can be used", _summary(rejected))
+    for file, content in zip(source.files, source.digests, strict=True):
+        if _content(file) != content:
+            raise DataError(f"{file}: it changed while it was read", "run again when it is done")
     writer.finish(
         {
             "digest": name,

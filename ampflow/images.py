@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from ampflow.contacts import nearest_pair
 from ampflow.digests import digest
 from ampflow.errors import DataError
+from ampflow.files import explain_os_error
 
 __all__ = ["Image", "Rejected", "count_images", "expand_files", "read_images"]
 
@@ -84,11 +86,10 @@ def expand_files(patterns: list[str]) -> list[Path]:
         if not matches:
             raise DataError(f"{pattern}: no such file", "check the path (data.files, --data)")
         files += matches
-    twice = (
-        {path for path in files if files.count(path) > 1} if len(set(files)) < len(files) else set()
-    )
+    counts = Counter(path.resolve() for path in files)
+    twice = [path for path in files if counts[path.resolve()] > 1]
     if twice:
-        raise DataError(f"{min(twice)}: named twice", "name each file once in [data]")
+        raise DataError(f"{twice[0]}: named twice", "name each file once in [data]")
     return files
 
 
@@ -145,9 +146,11 @@ def _read(file: Path) -> Iterator[Atoms | Rejected]:
         for atoms in ase.io.iread(str(file.absolute()), index=":"):
             yield atoms
             index += 1
-    except GeneratorExit:
-        raise
     except Exception as error:  # ASE's readers raise anything at all
+        if isinstance(error, MemoryError):
+            raise
+        if isinstance(error, OSError) and error.errno:  # the disk's fault, not the file's
+            raise explain_os_error(error, file) from error
         why = f"{type(error).__name__}: {error}".removesuffix(": ")
         yield Rejected(file, index, f"ASE cannot read it ({why})", _READ_HINT)
         return

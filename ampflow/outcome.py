@@ -14,7 +14,8 @@ from ampflow.errors import StorageError
 from ampflow.experiment import Experiment
 from ampflow.files import atomic_path, read_json
 from ampflow.layout import Layout
-from ampflow.reports.page import write_report
+from ampflow.potential.model import Potential
+from ampflow.reports.page import OUTPUTS, write_report
 from ampflow.reports.results import Skipped, make_results
 from ampflow.splits import split_seconds
 from ampflow.store import FingerprintStore
@@ -34,10 +35,9 @@ def outcome_digest(experiment: Experiment, winner: Winner, trials: Sequence[Froz
 def outcome_is_whole(layout: Layout, name: str) -> bool:
     """Tell whether the files in `out` are there and show what `name` stands for."""
     try:
-        return (
-            read_json(layout.results)["digests"]["outcome"] == name
-            and layout.report.is_file()
-            and layout.model.is_dir()
+        Potential.load(layout.model)
+        return read_json(layout.results)["digests"]["outcome"] == name and all(
+            (layout.out / file).is_file() for file in OUTPUTS
         )
     except (StorageError, KeyError, TypeError):
         return False

@@ -12,12 +12,20 @@ from ase.formula import Formula
 from numpy.typing import NDArray
 
 from ampflow.digests import digest
-from ampflow.errors import DataError
+from ampflow.errors import DataError, StorageError
 from ampflow.experiment import Split
 from ampflow.files import read_json, write_json
 from ampflow.store import FingerprintStore, Index
 
-__all__ = ["PARTS", "Splits", "ensure_splits", "make_splits", "split_seconds", "splits_digest"]
+__all__ = [
+    "PARTS",
+    "Splits",
+    "ensure_splits",
+    "make_splits",
+    "split_is_whole",
+    "split_seconds",
+    "splits_digest",
+]
 
 PARTS = ("train", "validation", "test")
 
@@ -29,7 +37,7 @@ class Splits:
     Raises
     ------
     DataError
-        If a structure is in two parts, or train or validation is empty.
+        If a structure is in two parts, or a part is empty.
     """
 
     train: NDArray[np.int64]
@@ -66,12 +74,20 @@ def splits_digest(store_digest: str, options: Split, seed: int) -> str:
 
 def ensure_splits(store: FingerprintStore, options: Split, seed: int, path: Path) -> Splits:
     """Return the split that `path` is named after, which is made unless it exists."""
-    if not path.exists():
+    if not split_is_whole(path):
         start = time.monotonic()
         roles = [file["role"] for file in store.header["files"]]
         splits = make_splits(store.index, roles, options, seed)
         splits.write(path, time.monotonic() - start)
     return Splits.read(path)
+
+
+def split_is_whole(path: Path) -> bool:
+    """Tell whether a split is there and can be read."""
+    try:
+        return len(Splits.read(path).train) > 0 and split_seconds(path) >= 0
+    except (StorageError, DataError, KeyError, TypeError, ValueError):
+        return False
 
 
 def split_seconds(path: Path) -> float:
@@ -98,8 +114,8 @@ def make_splits(index: Index, roles: list[str], options: Split, seed: int) -> Sp
         Of the shuffling.
     """
     role = np.array(roles)[index.file_ids]
-    given = {part: np.flatnonzero(role == part) for part in PARTS[1:]}
-    shares = {part: getattr(options, part) for part in PARTS if not len(given.get(part, []))}
+    given = {part: np.flatnonzero(role == part) for part in PARTS[1:] if part in roles}
+    shares = {part: getattr(options, part) for part in PARTS if part not in given}
     pool = np.flatnonzero(role == "files")
     strata = index.formula_ids[pool] if options.strategy == "stratified" else np.zeros(len(pool))
     elements = [frozenset(Formula(formula).count()) for formula in index.formulas]

@@ -37,7 +37,7 @@ SCHEMA_VERSION = 1
 _FIRST_MAP_SIZE = 1 << 26  # 64 MB; doubled whenever it is full
 _BATCH_BYTES = 1 << 25  # records are committed about 32 MB at a time
 _GEOMETRY_BYTES = 10
-_OPEN: dict[tuple[int, Path], lmdb.Environment] = {}
+_OPEN: dict[tuple[int, Path], tuple[int, lmdb.Environment]] = {}
 
 
 @dataclass(frozen=True)
@@ -97,16 +97,32 @@ class FingerprintStore:
     def _environment(self) -> lmdb.Environment:
         """LMDB lets a process open a file once, so all stores of a file share it."""
         key = (os.getpid(), self.path)
+        try:
+            inode = self.path.stat().st_ino
+        except OSError:
+            self.close()
+            raise StorageError(
+                f"{self.path}: no such store", "ampflow fingerprint makes it"
+            ) from None
+        if key in _OPEN and _OPEN[key][0] != inode:  # replaced since it was opened
+            self.close()
         if key not in _OPEN:
-            if not self.path.is_file():
-                raise StorageError(f"{self.path}: no such store", "ampflow fingerprint makes it")
-            try:
-                _OPEN[key] = lmdb.open(
-                    str(self.path), subdir=False, readonly=True, lock=False, readahead=False
-                )
-            except lmdb.Error as error:
-                raise self._damaged(str(error)) from error
-        return _OPEN[key]
+            _OPEN[key] = (inode, self._open())
+        return _OPEN[key][1]
+
+    def _open(self) -> lmdb.Environment:
+        try:
+            environment = lmdb.open(
+                str(self.path), subdir=False, readonly=True, lock=False, readahead=False
+            )
+        except lmdb.Error as error:
+            raise self._damaged(str(error)) from error
+        # Reading beyond the end of a file that was cut short would kill the process.
+        pages = environment.info()["last_pgno"] + 1
+        if self.path.stat().st_size < pages * environment.stat()["psize"]:
+            environment.close()
+            raise self._damaged("it was cut short")
+        return environment
 
     @cached_property
     def header(self) -> dict[str, Any]:
@@ -176,7 +192,7 @@ class FingerprintStore:
 
     def close(self) -> None:
         """Close the file, for all stores of it in this process."""
-        environment = _OPEN.pop((os.getpid(), self.path), None)
+        _, environment = _OPEN.pop((os.getpid(), self.path), (0, None))
         if environment is not None:
             environment.close()
 
@@ -184,11 +200,14 @@ class FingerprintStore:
         return _unpack(self._get(_key(index)))
 
     def _get(self, key: bytes) -> bytes:
-        with self._environment.begin(buffers=True) as transaction:
-            value = transaction.get(key)
-            if value is None:
-                raise self._damaged(f"no record {_name(key)}")
-            crc, body = bytes(value[:4]), bytes(value[4:])
+        try:
+            with self._environment.begin(buffers=True) as transaction:
+                value = transaction.get(key)
+                crc, body = bytes((value or b"")[:4]), bytes((value or b"")[4:])
+        except lmdb.Error as error:
+            raise self._damaged(str(error)) from error
+        if not crc:
+            raise self._damaged(f"no record {_name(key)}")
         if zlib.crc32(body).to_bytes(4, "big") != crc:
             raise self._damaged(f"record {_name(key)} is not as it was written")
         return body

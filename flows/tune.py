@@ -9,7 +9,7 @@ from ampflow.tuning.study import StudySpec
 from flows.workers import local_workers, wait_for_workers
 from tasks.fingerprints import fingerprint_structures
 from tasks.splits import split_structures
-from tasks.tuning import follow_study, prepare, study_spec, work, worker_names
+from tasks.tuning import deadline_of, follow_study, prepare, study_spec, work, worker_names
 
 __all__ = ["search", "tune"]
 
@@ -27,11 +27,12 @@ def search(spec: StudySpec) -> StudySpec:
     left = prepare(spec)
     names = worker_names(spec, left)
     if names:
-        _search.with_options(task_runner=local_workers(len(names)))(spec, names)
+        workers = local_workers(len(names))
+        _search.with_options(task_runner=workers)(spec, names, deadline_of(spec))
     return spec
 
 
 @flow(name="Tuning")
-def _search(spec: StudySpec, names: list[str]) -> None:
+def _search(spec: StudySpec, names: list[str], deadline: float | None) -> None:
     with follow_study(spec):
-        wait_for_workers([work.submit(spec, name) for name in names])
+        wait_for_workers([work.submit(spec, name, deadline) for name in names])

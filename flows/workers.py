@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,14 +19,14 @@ _log = logging.getLogger(__name__)
 
 
 def local_workers(count: int) -> TaskRunner[Any]:
-    """Return worker processes on this machine; `count` 0: one a core."""
+    """Return `count` worker processes on this machine."""
     return DaskTaskRunner(
         cluster_class="distributed.LocalCluster",
         cluster_kwargs={
-            "n_workers": count or len(os.sched_getaffinity(0)),
+            "n_workers": count,
             "threads_per_worker": 1,
             "memory_limit": 0,  # a worker that Dask restarts for its memory loses its trial's time
-            "dashboard_address": ":0",
+            "dashboard_address": "127.0.0.1:0",
         },
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec
 
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
@@ -15,7 +15,6 @@ from ampflow.progress import watch
 __all__ = ["STEP", "run_cached"]
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
@@ -37,25 +36,35 @@ STEP: dict[str, Any] = {
 
 
 def run_cached(
-    step: Task[P, R], name: str, folder: Path, whole: bool, *args: P.args, **kwargs: P.kwargs
-) -> R:
-    """Run `step` unless it was run before under this name and its artifact is still whole.
+    step: Task[P, None],
+    name: str,
+    artifact: Path,
+    folder: Path,
+    whole: bool,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> Path:
+    """Run `step`, which makes `artifact`, unless that was made before and is still whole.
 
     Parameters
     ----------
     name
         Named after everything that decides the artifact's content.
+    artifact
+        What the step makes; returned. (What Prefect remembers might be where it was once.)
     folder
-        Where results are remembered.
+        Where it is remembered that the step was run.
     whole
         Whether the artifact exists. If it is missing or damaged the step runs again.
     """
-    state: State[R] = step.with_options(
+    state: State[None] = step.with_options(
         cache_key_fn=lambda context, parameters: f"{step.fn.__name__}-{name}",
         refresh_cache=not whole,
         persist_result=True,
         result_storage=folder,
     )(*args, return_state=True, **kwargs)
+    if not state.is_completed():
+        state.result()  # raises
     if state.name == "Cached":
         watch(step.name)(1, 1, "cached")
-    return state.result()
+    return artifact

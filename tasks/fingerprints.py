@@ -31,17 +31,16 @@ def fingerprint_structures(experiment: Experiment) -> Path:
         layout.stores, source, experiment.data, make_descriptor(experiment.fingerprints)
     )
     return run_cached(
-        _fingerprint, path.stem, layout.steps, is_whole(path), experiment, source, path
+        _fingerprint, path.stem, path, layout.steps, is_whole(path), experiment, source, path
     )
 
 
 @task(name="Fingerprints", **STEP)
-def _fingerprint(experiment: Experiment, source: Source, path: Path) -> Path:
+def _fingerprint(experiment: Experiment, source: Source, path: Path) -> None:
     descriptor = make_descriptor(experiment.fingerprints)
     with step_progress("Fingerprints") as progress:
         store = fingerprint(source, experiment.data, descriptor, path, progress)
     create_markdown_artifact(_summary(store), key="fingerprints", description="Fingerprint store")
-    return path
 
 
 def _summary(store: FingerprintStore) -> str:

@@ -29,11 +29,13 @@ def write_report(
     layout = Layout.of(experiment)
     name = outcome_digest(experiment, Winner(winner), _trials(spec, with_study))
     whole = outcome_is_whole(layout, name)
-    return run_cached(_report, name, layout.steps, whole, experiment, spec, winner, with_study)
+    return run_cached(
+        _report, name, layout.report, layout.steps, whole, experiment, spec, winner, with_study
+    )
 
 
 @task(name="Report", **STEP)
-def _report(experiment: Experiment, spec: StudySpec, winner: Path, with_study: bool) -> Path:
+def _report(experiment: Experiment, spec: StudySpec, winner: Path, with_study: bool) -> None:
     page = write_outcome(
         experiment,
         FingerprintStore(spec.store),
@@ -45,7 +47,6 @@ def _report(experiment: Experiment, spec: StudySpec, winner: Path, with_study: b
     results = Results.model_validate(read_json(Layout.of(experiment).results))
     create_markdown_artifact(markdown_summary(results), key="results", description="Results")
     create_link_artifact(page.as_uri(), link_text="Report", key="report")
-    return page
 
 
 def _trials(spec: StudySpec, with_study: bool) -> list[FrozenTrial]:

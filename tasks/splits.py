@@ -8,7 +8,7 @@ from prefect import task
 
 from ampflow.experiment import Experiment
 from ampflow.layout import Layout
-from ampflow.splits import ensure_splits, splits_digest
+from ampflow.splits import ensure_splits, split_is_whole, splits_digest
 from ampflow.store import FingerprintStore
 from tasks.caching import STEP, run_cached
 
@@ -20,10 +20,11 @@ def split_structures(experiment: Experiment, store: Path) -> Path:
     layout = Layout.of(experiment)
     name = splits_digest(FingerprintStore(store).digest, experiment.split, experiment.seed)
     path = layout.splits / f"{name}.json"
-    return run_cached(_split, name, layout.steps, path.is_file(), experiment, store, path)
+    return run_cached(
+        _split, name, path, layout.steps, split_is_whole(path), experiment, store, path
+    )
 
 
 @task(name="Split", **STEP)
-def _split(experiment: Experiment, store: Path, path: Path) -> Path:
+def _split(experiment: Experiment, store: Path, path: Path) -> None:
     ensure_splits(FingerprintStore(store), experiment.split, experiment.seed, path)
-    return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -35,6 +36,7 @@ from tasks.progress import step_progress
 
 __all__ = [
     "best_options",
+    "deadline_of",
     "follow_study",
     "prepare",
     "study_spec",
@@ -42,6 +44,7 @@ __all__ = [
     "worker_names",
 ]
 
+_log = logging.getLogger(__name__)
 _SECONDS = 1.0  # between two looks at the study
 
 
@@ -75,12 +78,16 @@ def worker_names(spec: StudySpec, left: int) -> list[str]:
 
 
 @task(name="Tuning worker", task_run_name="{worker}", cache_policy=NO_CACHE, **STEP)
-def work(spec: StudySpec, worker: str) -> int:
+def work(spec: StudySpec, worker: str, deadline: float | None) -> int:
     """Train trials until none is left or the time is up; return how many were finished."""
-    hours = spec.tuning.hours
-    deadline = None if hours is None else time.time() + 3600 * hours
     summary = run_worker(spec, worker, deadline=deadline, wait=True)
     return summary.complete + summary.pruned + summary.failed
+
+
+def deadline_of(spec: StudySpec) -> float | None:
+    """Return when a run that begins now is to start no more trials (seconds since 1970)."""
+    hours = spec.tuning.hours
+    return None if hours is None else time.time() + 3600 * hours
 
 
 def best_options(spec: StudySpec) -> Training:
@@ -123,8 +130,11 @@ def _follow(spec: StudySpec, progress: Progress, over: threading.Event) -> None:
     total, study = budget(spec.tuning), open_study(spec)
     while True:
         last = over.is_set()
-        summary = study_summary(spec, study)
-        progress(summary.finished, total, _note(summary))
+        try:
+            summary = study_summary(spec, study)
+            progress(summary.finished, total, _note(summary))
+        except Exception as error:  # it only watches: the next look may succeed
+            _log.warning("could not look at the study: %s", error)
         if last:
             return
         over.wait(_SECONDS)

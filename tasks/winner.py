@@ -25,11 +25,13 @@ def train_potential(experiment: Experiment, spec: StudySpec, training: Training)
     trial = trial_folder(spec, training)
     folder = layout.winners / trial.name
     whole = Winner(folder).is_whole()
-    return run_cached(_train, trial.name, layout.steps, whole, spec, training, trial, folder)
+    return run_cached(
+        _train, trial.name, folder, layout.steps, whole, spec, training, trial, folder
+    )
 
 
 @task(name="Winner", **STEP)
-def _train(spec: StudySpec, training: Training, trial: Path, folder: Path) -> Path:
+def _train(spec: StudySpec, training: Training, trial: Path, folder: Path) -> None:
     with step_progress("Winner") as progress:
         train_winner(
             FingerprintStore(spec.store),
@@ -40,4 +42,3 @@ def _train(spec: StudySpec, training: Training, trial: Path, folder: Path) -> Pa
             folder,
             progress,
         )
-    return folder

@@ -24,7 +24,7 @@ PROJECT = Path(__file__).parents[1]
 FLOWS = {"Pipeline", "Fingerprint", "Split", "Tune", "Train", "Report"}
 EVERY = {f"{flow}/{flow.lower()}" for flow in FLOWS} | {"Pipeline/nightly"}
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
 
 
 def prefect(environment: dict[str, str], *arguments: str) -> None:
@@ -60,11 +60,13 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path / "tiny.toml"
 
 
+@slow
 def test_every_flow_is_deployed(deployed: dict[str, dict[str, Any]]) -> None:
     # `prefect deploy` loads each flow from its entry point, so a wrong one fails above.
     assert set(deployed) == EVERY
 
 
+@slow
 def test_the_form_has_every_option_with_its_meaning(deployed: dict[str, dict[str, Any]]) -> None:
     # The form of Prefect's UI is made from this schema: sections nested, each option described.
     for deployment in deployed.values():
@@ -79,6 +81,7 @@ def test_the_form_has_every_option_with_its_meaning(deployed: dict[str, dict[str
         assert deployment["enforce_parameter_schema"]
 
 
+@slow
 def test_what_the_form_shows_at_first_is_an_experiment(
     deployed: dict[str, dict[str, Any]],
 ) -> None:
@@ -87,6 +90,7 @@ def test_what_the_form_shows_at_first_is_an_experiment(
         assert experiment.data.files
 
 
+@slow
 def test_the_nightly_run_is_scheduled(deployed: dict[str, dict[str, Any]]) -> None:
     # On when deployed by hand, one at a time; nothing else starts by itself.
     (schedule,) = deployed["Pipeline/nightly"]["schedules"]
@@ -96,6 +100,7 @@ def test_the_nightly_run_is_scheduled(deployed: dict[str, dict[str, Any]]) -> No
     assert scheduled == {"Pipeline/nightly"}
 
 
+@slow
 def test_a_shared_server_gets_the_same_deployments_and_a_worker(
     deployed: dict[str, dict[str, Any]], served: dict[str, str], address: str, tiny: Path
 ) -> None:
@@ -116,6 +121,7 @@ def test_a_shared_server_gets_the_same_deployments_and_a_worker(
     assert not [process for process in family if process.is_running()]
 
 
+@slow
 def test_nothing_is_left_when_it_is_killed(
     environment: dict[str, str], tmp_path: Path, tiny: Path
 ) -> None:

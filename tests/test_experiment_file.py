@@ -86,6 +86,22 @@ def test_setting_an_option_takes_it_out_of_the_search() -> None:
     assert "num_nodes" in experiment.tuning.space
 
 
+def test_everything_may_be_fixed_and_one_range_changed() -> None:
+    # Fixing the only searched option leaves nothing to search, which training alone allows; a
+    # range that is set replaces that of the defaults and leaves the others.
+    only = {"tuning": {"space": {"lr": {"choices": [0.1]}}}}
+    assert make_experiment(only, ["training.lr=0.5"]).tuning.space == {}
+    space = make_experiment({}, ["tuning.space.lr={choices=[0.1]}"]).tuning.space
+    assert space["lr"] == Choices(choices=[0.1])
+    assert "gamma" in space
+
+
+def test_the_default_folder_is_beside_the_file(tmp_path: Path, monkeypatch) -> None:
+    # Running a file from another folder finds what is there already.
+    monkeypatch.chdir("/")
+    assert load_experiment(write(tmp_path, "")).out == str(tmp_path / "ampflow-results")
+
+
 def test_a_distribution_is_replaced_whole(tmp_path: Path) -> None:
     # Half of an old range and half of a new one would be neither.
     path = write(tmp_path, "[tuning.space]\nlr = { low = 0.1, high = 1, log = true }\n")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import ase.io
@@ -8,9 +9,10 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ampflow.demo import make_demo_structures
-from ampflow.errors import DataError
-from ampflow.experiment import Data, Fingerprints
+from ampflow.errors import DataError, StorageError
+from ampflow.experiment import Data, Fingerprints, Split
 from ampflow.fingerprinting import find_source, fingerprint, make_descriptor, store_path
+from ampflow.splits import make_splits
 from ampflow.store import FingerprintStore
 
 
@@ -109,3 +111,44 @@ def test_nothing_usable_is_an_error(tmp_path: Path, structures) -> None:
     with pytest.raises(DataError, match="no structure can be used") as caught:
         make_store(tmp_path, data.model_copy(update={"on_bad": "skip"}))
     assert "it has no energy" in caught.value.hint
+
+
+def test_a_named_test_file_stays_the_test_part(tmp_path: Path, structures) -> None:
+    # What is in test and elsewhere is left out elsewhere, and a glob does not take the file back.
+    ase.io.write(tmp_path / "all.traj", structures)
+    ase.io.write(tmp_path / "test.traj", structures[:3])
+    data = Data(files=[str(tmp_path / "*.traj")], test_files=[str(tmp_path / "test.traj")])
+    store = make_store(tmp_path, data)
+    roles = [file["role"] for file in store.header["files"]]
+    splits = make_splits(store.index, roles, Split(), 0)
+    assert len(store) == 12
+    assert {str(store.image(int(i)).file.name) for i in splits.test} == {"test.traj"}
+    assert len(splits.test) == 3
+    both = Data(files=data.test_files, test_files=data.test_files)
+    with pytest.raises(DataError, match="named in"):
+        find_source(both)
+
+
+def test_a_file_that_grows_is_not_stored(tmp_path: Path, structures, monkeypatch) -> None:
+    # A store is named after the content that it was made from.
+    data = write(tmp_path / "a.traj", structures)
+    source = find_source(data)
+    write(tmp_path / "a.traj", structures[:6])
+    descriptor = make_descriptor(Fingerprints(sigmas=[0.5]))
+    with pytest.raises(DataError, match="changed while it was read"):
+        fingerprint(source, data, descriptor, tmp_path / "stores" / "x.lmdb")
+    assert not (tmp_path / "stores" / "x.lmdb").exists()
+
+
+def test_a_disk_error_is_not_a_bad_structure(tmp_path: Path, structures, monkeypatch) -> None:
+    # What may pass by itself must not leave structures out for ever.
+    data = write(tmp_path / "a.traj", structures).model_copy(update={"on_bad": "skip"})
+
+    def failing(*args: object, **kwargs: object):
+        yield structures[0]
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(ase.io, "iread", failing)
+    with pytest.raises(StorageError) as caught:
+        make_store(tmp_path, data)
+    assert caught.value.fleeting

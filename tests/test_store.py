@@ -111,6 +111,28 @@ def test_damaged_and_missing_stores(tmp_path: Path) -> None:
             len(FingerprintStore(tmp_path / name))
 
 
+def test_a_store_that_was_cut_short(tmp_path: Path) -> None:
+    # Reading beyond the end of a mapped file would kill the process, so it is refused.
+    path = tmp_path / "a.lmdb"
+    make_store(path, count=200)
+    with path.open("r+b") as stream:
+        stream.truncate(path.stat().st_size // 2)
+    assert not is_whole(path)
+    with pytest.raises(StorageError, match="cut short"):
+        FingerprintStore(path).fingerprints(150)
+
+
+def test_a_store_that_is_gone_or_replaced(tmp_path: Path) -> None:
+    # What this process has open does not stand for what is on the disk.
+    path = tmp_path / "a.lmdb"
+    make_store(path)
+    assert is_whole(path)
+    path.unlink()
+    assert not is_whole(path)
+    make_store(path, count=3)
+    assert len(FingerprintStore(path)) == 3
+
+
 def test_newer_schemas_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A store of a later version is not misread.
     monkeypatch.setattr(store_module, "SCHEMA_VERSION", 99)

@@ -64,16 +64,15 @@ def main() -> None:
     """Run the command; end with an exit code that scripts can trust."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(standalone_mode=False) or 0  # 130 after Ctrl-C
     except AmpflowError as error:
         code = _show(error)
-    except typer.Abort:
-        code = 130
-    except KeyboardInterrupt:
-        typer.secho("\nInterrupted. Nothing is lost: the same command goes on from here.", err=True)
+    except (typer.Abort, KeyboardInterrupt):
         code = 130
     except Exception as error:
         code = _show_unexpected(error)
+    if code == 130:
+        typer.echo("\nInterrupted. Nothing is lost: the same command goes on from here.", err=True)
     sys.stdout.flush()
     sys.exit(code)
 

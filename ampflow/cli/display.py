@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -79,13 +80,13 @@ class _Bars:
     def print_lines(self) -> None:
         if not self._console.is_terminal:
             for line in self._last.values():
-                self._console.print(line, highlight=False)
+                self._console.print(line, highlight=False, markup=False)
 
 
 def _table(*rows: tuple[str, object]) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in rows:
-        table.add_row(f"[bold]{name}", str(value))
+        table.add_row(f"[bold]{name}", escape(str(value)))
     return table
 
 
@@ -115,7 +116,7 @@ def show_plan(experiment: Experiment, plan: Plan) -> None:
         )
     )
     for line in rejected[:_SHOWN]:
-        Console().print(f"  left out: {line}", highlight=False)
+        Console().print(f"  left out: {line}", highlight=False, markup=False)
     if len(rejected) > _SHOWN:
         Console().print(f"  ... and {len(rejected) - _SHOWN} more")
 
@@ -148,7 +149,7 @@ def show_trials(spec: StudySpec) -> None:
     show_trial_table(trials, spec.tuning.space, _SHOWN)
     if len(trials) > _SHOWN:
         more = f"... and {len(trials) - _SHOWN} more: ampflow studies show {spec.name}"
-        Console().print(f"{more} --cache {spec.cache}", soft_wrap=True)
+        Console().print(f"{more} --cache {spec.cache}", soft_wrap=True, markup=False)
 
 
 def show_trial_table(trials: pd.DataFrame, searched: Iterable[str], most: int) -> None:
@@ -163,7 +164,7 @@ def show_trial_table(trials: pd.DataFrame, searched: Iterable[str], most: int) -
         table.add_row(*(_short(row[name]) for name in names))
     Console().print(table)
     for row in trials[trials["reason"].notna()].to_dict("records")[:most]:
-        Console().print(f"  trial {row['number']} failed: {row['reason']}")
+        Console().print(f"  trial {row['number']} failed: {row['reason']}", markup=False)
 
 
 def _short(value: object) -> str:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from ampflow.cli.children import start_child, stop_child
 from ampflow.cli.display import Bars
 from ampflow.errors import AmpflowError
+from ampflow.progress import watch
 
 __all__ = [
     "check_server",
@@ -31,11 +32,20 @@ _EMBEDDED = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
 
 
 @contextmanager
-def prefect_engine(bars: Bars) -> Iterator[None]:
+def prefect_engine(bars: Bars = watch) -> Iterator[None]:
     """Let flows run: against the server of PREFECT_API_URL, or one of their own meanwhile.
 
-    Enter it before prefect is imported: the server starts while the imports go on, and settings
-    are read at import.
+    Best entered before prefect is imported: the server starts while the imports go on.
+
+    Parameters
+    ----------
+    bars
+        What shows the progress of starting.
+
+    Raises
+    ------
+    AmpflowError
+        If no server answers.
     """
     quiet_prefect()
     url = os.environ.get("PREFECT_API_URL")
@@ -50,11 +60,14 @@ def prefect_engine(bars: Bars) -> Iterator[None]:
     server = start_server(port, _EMBEDDED)
     os.environ["PREFECT_API_URL"] = url
     try:
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
         import flows  # noqa: F401  # imports while the server starts
 
         wait_until_healthy(url, server)
         progress(1, 1)
-        yield
+        with temporary_settings({PREFECT_API_URL: url}):  # read at import, maybe long ago
+            yield
     finally:
         _flush_log()
         os.environ.pop("PREFECT_API_URL")

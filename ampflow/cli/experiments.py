@@ -34,7 +34,8 @@ def init(
 
     if file.exists() and not force:
         raise OptionError(f"{file} is already there", "another name, or --force to replace it")
-    write_text(file, render_experiment(Experiment(data=Data(files=data or []))))
+    files = [str(Path.cwd() / pattern) for pattern in data or []]  # valid from any folder
+    write_text(file, render_experiment(Experiment(data=Data(files=files))))
     typer.echo(f"Wrote {file}.")
     if not data:
         typer.echo(f"Next: name your structures in data.files, then `ampflow check {file}`.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -114,7 +115,8 @@ def _check_port(host: str, port: int, url: str) -> None:
         with socket.create_server((host, port)):
             return
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        usual = error.errno in (errno.EADDRINUSE, errno.EACCES)
     if is_healthy(url):
         raise AmpflowError(
             f"a Prefect server answers already at {url}",
@@ -122,7 +124,8 @@ def _check_port(host: str, port: int, url: str) -> None:
             f"PREFECT_API_URL={url} ampflow ui gives the running one a worker",
         )
     raise AmpflowError(
-        f"cannot listen on {host}, port {port}: {reason}", f"another port: --port {port + 1}"
+        f"cannot listen on {host}, port {port}: {reason}",
+        f"--port {max(port + 1, 1024)}" if usual else "an address of this machine for --host",
     )
 
 

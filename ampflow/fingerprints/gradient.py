@@ -11,7 +11,7 @@ from math import log, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from ampflow.fingerprints.compiled import entry, helper, inlined
+from ampflow.compiled import entry, helper, inlined
 from ampflow.fingerprints.kernel import (
     UNKNOWN_ELEMENT,
     Floats,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ampflow.fingerprints.compiled import entry, helper, inlined
+from ampflow.compiled import entry, helper, inlined
 from ampflow.fingerprints.neighbours import Pairs, find_pairs
 from ampflow.fingerprints.simd import (
     eight,

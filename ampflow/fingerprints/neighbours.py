@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ampflow.fingerprints.compiled import entry, helper, inlined
+from ampflow.compiled import entry, helper, inlined
 from ampflow.fingerprints.simd import both_less, fma, four, load, multiply, pick, put, subtract
 
 __all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "complete_cell", "find_pairs"]

@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from ampflow.potential.compiled import helper, inlined
+from ampflow.compiled import helper, inlined
 from ampflow.potential.simd import (
     drop,
     lanes,

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ampflow.compiled import called
 from ampflow.experiment import Training
 from ampflow.potential import kernels
 from ampflow.potential.activations import ACTIVATIONS
-from ampflow.potential.compiled import called
 from ampflow.potential.engine import Samples
 from ampflow.potential.kernels import Adam, Block, Part, Shape
 from ampflow.potential.network import Network

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ampflow.compiled import entry, helper, inlined
 from ampflow.potential.activations import activate, drop_out
-from ampflow.potential.compiled import entry, helper, inlined
 from ampflow.potential.engine import BETA1, BETA2, EPSILON
 from ampflow.potential.products import outer, product
 from ampflow.potential.simd import lanes

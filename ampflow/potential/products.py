@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ampflow.potential.compiled import helper, inlined
+from ampflow.compiled import helper, inlined
 from ampflow.potential.simd import lanes, load, splat, store, total
 
 __all__ = ["outer", "product"]

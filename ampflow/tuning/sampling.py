@@ -36,8 +36,11 @@ def budget(tuning: Tuning) -> int:
     Raises
     ------
     OptionError
-        If the sampler is the grid and the space has none, or one too large to enumerate.
+        If nothing is searched, or the sampler is the grid and the space has none, or one too
+        large to enumerate.
     """
+    if not tuning.space:
+        raise OptionError("tuning.space is empty: nothing to search", "ampflow train")
     if tuning.sampler != "grid":
         return tuning.trials
     points = math.prod(len(values) for values in grid_values(tuning.space).values())

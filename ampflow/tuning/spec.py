@@ -57,7 +57,7 @@ class StudySpec:
     @cached_property
     def trainer_version(self) -> int:
         """Version of the trainer, part of every trial's name."""
-        from ampflow.potential.training import TRAINER_VERSION  # imports torch: 2 s
+        from ampflow.potential.training import TRAINER_VERSION  # imports what is compiled
 
         return TRAINER_VERSION
 

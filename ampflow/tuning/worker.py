@@ -112,7 +112,7 @@ def run_worker(
         If the sampler cannot search the space.
     """
     if objective is None:
-        from ampflow.tuning.objective import Potentials  # imports torch: 2 s
+        from ampflow.tuning.objective import Potentials  # imports what is compiled
 
         objective = Potentials(spec.store, spec.split)
     loop = _Loop(spec, worker, objective, stop or (lambda: False), grace)

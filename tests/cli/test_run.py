@@ -90,10 +90,10 @@ def test_a_run_and_what_changes_redo(ampflow, structures: Path, tmp_path: Path) 
     assert len(FingerprintStore(store)) == 60
 
 
-def _start(served: dict[str, str], *arguments: object) -> subprocess.Popen[bytes]:
+def _start(served: dict[str, str], *arguments: object) -> subprocess.Popen[str]:
     command = [Path(sys.executable).with_name("ampflow"), *map(str, arguments)]
     return subprocess.Popen(
-        command, env=served, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env=served, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -129,8 +129,10 @@ def test_a_killed_run_goes_on(
         time.sleep(0.2)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(how)
-    code = process.wait(60)
+    said = process.communicate(timeout=60)[1]
+    code = process.returncode
     assert code == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert ("goes on from here" in said) == (how == signal.SIGINT)
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
     finished = _finished(out / "cache")

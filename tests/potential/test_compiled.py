@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ampflow.potential.compiled import called
+from ampflow.compiled import called
 
 _CALLER = """
-from ampflow.potential.compiled import entry
+from ampflow.compiled import entry
 from callee import seven
 @entry
 def call():
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     print(call())
 """
 _CALLEE = """
-from ampflow.potential.compiled import helper
+from ampflow.compiled import helper
 @helper
 def seven():
     return {}
