@@ -153,6 +153,7 @@ class GMP:
         return gradient, strain
 
     def _run(self, kernel: Callable[..., int], atoms: Atoms, *arrays: Any) -> None:
+        from ampflow.compiled import called
         from ampflow.fingerprints.neighbours import complete_cell
 
         if len(atoms) == 0:
@@ -167,11 +168,7 @@ class GMP:
             self.cutoff,
             self.cutoff - self.switch_width,
         )
-        try:
-            status = kernel(*place, *self._tables, self.square, *arrays)
-        except OSError:  # compiled, but could not be kept on disk (full, over quota)
-            status = kernel(*place, *self._tables, self.square, *arrays)
-        if status != 0:
+        if called(kernel, *place, *self._tables, self.square, *arrays) != 0:
             raise self._explain(atoms)
 
     @cached_property

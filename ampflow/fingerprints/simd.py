@@ -244,9 +244,13 @@ def exp2(_: Any, x: Any) -> _Typed:
         held = builder.select(builder.fcmp_ordered(">", args[0], lowest), args[0], lowest)
         shifted = builder.fadd(held, rounder)
         rest = builder.fsub(held, builder.fsub(shifted, rounder))
-        power = _constant(doubles, _EXP2[0])
-        for coefficient in (*_EXP2[1:], 1.0):
-            power = _fused(builder, power, rest, _constant(doubles, coefficient))
+        squared = builder.fmul(rest, rest)
+        even, odd = (_constant(doubles, coefficient) for coefficient in _EXP2[:2])
+        for k in range(2, 10, 2):  # two short chains of operations that wait on each other
+            even = _fused(builder, even, squared, _constant(doubles, _EXP2[k]))
+            odd = _fused(builder, odd, squared, _constant(doubles, _EXP2[k + 1]))
+        even = _fused(builder, even, squared, _constant(doubles, 1.0))
+        power = _fused(builder, odd, rest, even)
         exponent = builder.shl(builder.bitcast(shifted, integers), _constant(integers, 52))
         raised = builder.add(builder.bitcast(power, integers), exponent)
         return builder.bitcast(raised, doubles)
