@@ -24,7 +24,8 @@ import ase.io
 import numpy as np
 
 from ampflow.fingerprints import GMP, builtin_densities, read_densities
-from ampflow.fingerprints.neighbours import complete_cell, half_pairs
+from ampflow.fingerprints.copies import complete_cell
+from ampflow.fingerprints.neighbours import half_pairs
 
 SIGMAS = [0.02, 0.2, 0.4, 0.69, 1.1, 1.66, 2.66, 4.4]
 COLD = """

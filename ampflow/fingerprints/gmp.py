@@ -154,7 +154,7 @@ class GMP:
 
     def _run(self, kernel: Callable[..., int], atoms: Atoms, *arrays: Any) -> None:
         from ampflow.compiled import called
-        from ampflow.fingerprints.neighbours import complete_cell
+        from ampflow.fingerprints.copies import complete_cell
 
         if len(atoms) == 0:
             raise DataError("the structure has no atoms")

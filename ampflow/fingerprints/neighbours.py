@@ -1,27 +1,25 @@
 """Pairs of atoms nearer than a cutoff: any cell, any periodicity, each pair once.
 
 Every atom is moved into the cell along periodic axes, then copied to where a copy can be within
-the cutoff of an atom. Two copies may stand for one pair, seen from either end: only that whose
-first shift other than zero is positive is made. Atoms and copies are sorted into boxes, and each
-atom looks through the boxes around its own.
+the cutoff of an atom. Atoms and copies are sorted into boxes, and each atom looks through the boxes
+around its own.
 """
 
 from __future__ import annotations
 
-from math import ceil, floor, sqrt
+from math import floor, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ampflow.compiled import entry, helper, inlined
+from ampflow.fingerprints.copies import TOO_MANY, extent, invert, make_copies, wrap
 from ampflow.fingerprints.simd import both_less, fma, four, load, multiply, pick, put, subtract
 
-__all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "complete_cell", "find_pairs"]
-__all__ += ["half_pairs"]
+__all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "find_pairs", "half_pairs"]
 
-NOT_FINITE, BAD_CELL, TOO_MANY = -1, -2, -3  # in place of a number of pairs
-_MOST_COPIES = 20_000_000
+NOT_FINITE, BAD_CELL = -1, -2  # in place of a number of pairs
 _PAD = 4  # readable entries after the last pair, for vectors
 
 
@@ -44,25 +42,6 @@ class Pairs(NamedTuple):
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     z: NDArray[np.float64]
-
-
-def complete_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Put unit vectors normal to the periodic ones in place of the others.
-
-    Parameters
-    ----------
-    cell
-        (3, 3) in Å, a vector a row.
-    pbc
-        (3,) which axes are periodic.
-    """
-    if pbc.all() or not np.isfinite(cell).all():
-        return cell
-    if not pbc.any():
-        return np.eye(3)
-    complete = cell.copy()
-    complete[~pbc] = np.linalg.svd(cell[pbc])[2][pbc.sum() :]
-    return complete
 
 
 @entry
@@ -90,17 +69,17 @@ def find_pairs(
     positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
 ) -> Pairs:
     """Find pairs: `half_pairs` for compiled code."""
-    inverse, share = _inverse(cell)
+    inverse, share = invert(cell)
     if share < 1e-9:
         return _nothing(BAD_CELL)
-    wrapped, scaled, check = _wrap(positions, cell, inverse, pbc)
+    wrapped, scaled, check = wrap(positions, cell, inverse, pbc)
     if 0.0 * (check + share) != 0.0:  # infinite or NaN
         return _nothing(NOT_FINITE)
     margin = np.empty(3)
     for k in range(3):
         per_height = inverse[0, k] ** 2 + inverse[1, k] ** 2 + inverse[2, k] ** 2
         margin[k] = cutoff * sqrt(per_height) + 1e-9
-    total, points, owner = _copies(wrapped, scaled, cell, pbc, margin)
+    total, points, owner = make_copies(wrapped, scaled, cell, pbc, margin)
     if total < 0:
         return _nothing(TOO_MANY)
     return _search(points, owner, total, len(positions), cutoff)
@@ -113,108 +92,6 @@ def _nothing(code: int) -> Pairs:
 
 
 @helper
-def _inverse(cell: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Invert a cell; return also its volume as a share of the box with the same edges.
-
-    The share is 0 or nearly if the vectors lie in a plane, and NaN if something is not finite.
-    """
-    cofactors = np.empty((3, 3))
-    edges = 1.0
-    for k in range(3):
-        m, n = (k + 1) % 3, (k + 2) % 3
-        edges *= cell[k, 0] ** 2 + cell[k, 1] ** 2 + cell[k, 2] ** 2
-        for c in range(3):
-            d, e = (c + 1) % 3, (c + 2) % 3
-            cofactors[c, k] = cell[m, d] * cell[n, e] - cell[m, e] * cell[n, d]
-    volume = 0.0
-    for c in range(3):
-        volume += cell[0, c] * cofactors[c, 0]
-    for c in range(3):
-        for k in range(3):
-            cofactors[c, k] /= volume
-    return cofactors, (abs(volume) / sqrt(edges) if edges > 0.0 else 0.0 * edges)
-
-
-@helper
-def _wrap(
-    positions: NDArray[np.float64],
-    lattice: NDArray[np.float64],
-    inverse: NDArray[np.float64],
-    pbc: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Move atoms into the cell along periodic axes.
-
-    Returns Cartesian positions, scaled ones, and a number that is finite if all of them are.
-    """
-    check = 0.0
-    wrapped, scaled = np.empty(positions.shape), np.empty(positions.shape)
-    for i in range(len(positions)):
-        for c in range(3):
-            wrapped[i, c] = positions[i, c]
-        for k in range(3):
-            value = 0.0
-            for c in range(3):
-                value += positions[i, c] * inverse[c, k]
-            turns = floor(value) if pbc[k] else 0.0
-            scaled[i, k] = value - turns
-            for c in range(3):
-                wrapped[i, c] -= turns * lattice[k, c]
-            check += 0.0 * value
-    return wrapped, scaled, check
-
-
-@helper
-def _extent(points: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], ...]:
-    """Lowest and highest coordinates."""
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    for i in range(count):
-        for k in range(3):
-            low[k], high[k] = min(low[k], points[i, k]), max(high[k], points[i, k])
-    return low, high
-
-
-@helper
-def _copies(
-    wrapped: NDArray[np.float64],
-    scaled: NDArray[np.float64],
-    lattice: NDArray[np.float64],
-    pbc: NDArray[np.bool_],
-    margin: NDArray[np.float64],
-) -> tuple[int, NDArray[np.float64], NDArray[np.int64]]:
-    """Return atoms, then copies that can be near an atom: number, positions, whose they are."""
-    n = len(wrapped)
-    low, high = _extent(scaled, n)
-    room = 1.0
-    for k in range(3):
-        low[k], high[k] = low[k] - margin[k], high[k] + margin[k]
-        if pbc[k]:
-            room *= floor(high[k] - low[k]) + 1.0
-    if room * n > _MOST_COPIES:
-        return TOO_MANY, wrapped, np.empty(0, np.int64)
-    points, owner = np.empty((int(room) * n, 3)), np.empty(int(room) * n, np.int64)
-    for j in range(n):
-        owner[j] = j
-        for k in range(3):
-            points[j, k] = wrapped[j, k]
-    count = n
-    last = np.zeros(3, np.int64)
-    first = np.zeros(3, np.int64)
-    for j in range(n):
-        for k in range(3):
-            if pbc[k]:
-                first[k], last[k] = ceil(low[k] - scaled[j, k]), floor(high[k] - scaled[j, k])
-        for a in range(0, last[0] + 1):
-            for b in range(first[1] if a > 0 else 0, last[1] + 1):
-                for c in range(first[2] if a > 0 or b > 0 else 1, last[2] + 1):
-                    owner[count] = j
-                    for k in range(3):
-                        shift = a * lattice[0, k] + b * lattice[1, k] + c * lattice[2, k]
-                        points[count, k] = wrapped[j, k] + shift
-                    count += 1
-    return count, points, owner
-
-
-@helper
 def _boxes(
     points: NDArray[np.float64], count: int, cutoff: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -223,7 +100,7 @@ def _boxes(
     Returns the boxes along each axis, the box of each point (3), where each box begins, and the
     points in the order of their boxes.
     """
-    low, high = _extent(points, count)
+    low, high = extent(points, count)
     across = np.empty(3, np.int64)
     edge, total = cutoff, np.inf
     while total > 4.0 * count + 64.0:  # vast and empty: wider boxes

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ampflow.fingerprints import GMP, Densities
-from ampflow.fingerprints.neighbours import complete_cell, half_pairs
+from ampflow.fingerprints.copies import complete_cell
+from ampflow.fingerprints.neighbours import half_pairs
 
 DENSITIES = Densities(
     {

@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ampflow.fingerprints.neighbours import (
-    BAD_CELL,
-    NOT_FINITE,
-    TOO_MANY,
-    complete_cell,
-    half_pairs,
-)
+from ampflow.fingerprints.copies import TOO_MANY, complete_cell
+from ampflow.fingerprints.neighbours import BAD_CELL, NOT_FINITE, half_pairs
 
 SKEWED = np.array([[2.1, 0.0, 0.0], [-1.7, 2.9, 0.3], [0.8, -2.4, 3.6]])
 Entry = tuple[int, int, float, float, float]
