@@ -12,8 +12,11 @@ from ampflow.fingerprinting import find_source, make_descriptor, store_path
 from ampflow.images import Image, Rejected, count_images, read_images
 from ampflow.layout import Layout
 from ampflow.progress import Progress, silent
-from ampflow.splits import splits_digest
+from ampflow.splits import split_is_whole, splits_digest
 from ampflow.store import FingerprintStore, is_whole
+from ampflow.tuning.sampling import budget, make_sampler
+from ampflow.tuning.spec import StudySpec, study_spec
+from ampflow.tuning.study import list_studies
 
 __all__ = ["Plan", "make_plan"]
 
@@ -34,6 +37,8 @@ class Plan:
     rejected: list[Rejected] = field(default_factory=list)
     fingerprinted: bool = False
     split: bool = False
+    trials: int = 0
+    finished_trials: int = 0
     free_bytes: int = 0
 
     @property
@@ -50,13 +55,18 @@ def make_plan(experiment: Experiment, progress: Progress = silent) -> Plan:
     ------
     DataError
         If a file is missing or a structure cannot be used, unless those are to be skipped.
+    OptionError
+        If the sampler cannot search the space.
     """
     layout = Layout.of(experiment)
     source = find_source(experiment.data)
     descriptor = make_descriptor(experiment.fingerprints)
     path = store_path(layout.stores, source, experiment.data, descriptor)
     split = layout.splits / f"{splits_digest(path.stem, experiment.split, experiment.seed)}.json"
-    plan = Plan(source.files, path, descriptor.num_features, split=split.is_file())
+    plan = Plan(source.files, path, descriptor.num_features, split=split_is_whole(split))
+    plan.trials = budget(experiment.tuning)
+    make_sampler(experiment.tuning, experiment.seed, 0)  # says what it cannot search
+    plan.finished_trials = _finished(study_spec(experiment, path, split))
     plan.free_bytes = shutil.disk_usage(_existing_parent(layout.cache)).free
     plan.fingerprinted = is_whole(path)
     if plan.fingerprinted:
@@ -90,6 +100,12 @@ def _count_images(
         else:
             raise item.error()
         progress(done, total)
+
+
+def _finished(spec: StudySpec) -> int:
+    """Count the trials that the study has already, without making it."""
+    studies = list_studies(spec.cache, spec.tuning.storage)
+    return sum(study.finished for study in studies if study.name == spec.name)
 
 
 def _existing_parent(path: Path) -> Path:

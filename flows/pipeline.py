@@ -7,11 +7,12 @@ from pathlib import Path
 from prefect import flow
 
 from ampflow.experiment import Experiment
+from ampflow.tuning.spec import study_spec
 from flows.tune import search
 from tasks.fingerprints import fingerprint_structures
 from tasks.report import write_report
 from tasks.splits import split_structures
-from tasks.tuning import best_options, study_spec
+from tasks.tuning import best_options
 from tasks.winner import train_potential
 
 __all__ = ["pipeline"]

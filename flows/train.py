@@ -7,10 +7,10 @@ from pathlib import Path
 from prefect import flow
 
 from ampflow.experiment import Experiment
+from ampflow.tuning.spec import study_spec
 from tasks.fingerprints import fingerprint_structures
 from tasks.report import write_report
 from tasks.splits import split_structures
-from tasks.tuning import study_spec
 from tasks.winner import train_potential
 
 __all__ = ["train"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from prefect import flow
 
 from ampflow.experiment import Experiment
-from ampflow.tuning.study import StudySpec
+from ampflow.tuning.spec import StudySpec, study_spec
 from flows.workers import local_workers, wait_for_workers
 from tasks.fingerprints import fingerprint_structures
 from tasks.splits import split_structures
-from tasks.tuning import deadline_of, follow_study, prepare, study_spec, work, worker_names
+from tasks.tuning import deadline_of, follow_study, prepare, work, worker_names
 
 __all__ = ["search", "tune"]
 

@@ -9,16 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
-from pathlib import Path
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from ampflow.digests import digest
 from ampflow.errors import AmpflowError
-from ampflow.experiment import Experiment, Training
-from ampflow.layout import Layout
+from ampflow.experiment import Training
 from ampflow.progress import Progress, watch
 from ampflow.tuning.sampling import budget
 from ampflow.tuning.study import (
@@ -39,26 +36,12 @@ __all__ = [
     "deadline_of",
     "follow_study",
     "prepare",
-    "study_spec",
     "work",
     "worker_names",
 ]
 
 _log = logging.getLogger(__name__)
 _SECONDS = 1.0  # between two looks at the study
-
-
-def study_spec(experiment: Experiment, store: Path, split: Path) -> StudySpec:
-    """Describe the experiment's study on its fingerprints and split."""
-    return StudySpec(
-        store=store,
-        split=split,
-        data_digest=digest(store.stem, split.stem),
-        training=experiment.training,
-        tuning=experiment.tuning,
-        seed=experiment.seed,
-        cache=Layout.of(experiment).cache,
-    )
 
 
 @task(name="Study", cache_policy=NO_CACHE, **STEP)

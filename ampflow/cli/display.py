@@ -92,7 +92,6 @@ def _table(*rows: tuple[str, object]) -> Table:
 
 def show_plan(experiment: Experiment, plan: Plan) -> None:
     """Show what a run would do."""
-    trials = experiment.tuning.trials
     searched = ", ".join(experiment.tuning.space)
     mega = 1e6
     rejected = [f"{item.file}, structure {item.index}: {item.reason}" for item in plan.rejected]
@@ -105,7 +104,11 @@ def show_plan(experiment: Experiment, plan: Plan) -> None:
             ),
             ("Atoms", f"{plan.atoms:,} of {', '.join(sorted(plan.elements))}"),
             ("Features", f"{plan.features} an atom"),
-            ("Trials", f"{trials} of {experiment.training.epochs} epochs, searching {searched}"),
+            (
+                "Trials",
+                f"{plan.trials} of {experiment.training.epochs} epochs, "
+                f"{plan.finished_trials} of them there already; searching {searched}",
+            ),
             ("Fingerprints", "there already" if plan.fingerprinted else "to be computed"),
             ("Split", "there already" if plan.split else "to be made"),
             (

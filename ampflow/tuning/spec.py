@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ampflow.digests import digest
-from ampflow.experiment import Training, Tuning
+from ampflow.experiment import Experiment, Training, Tuning
+from ampflow.layout import Layout
 from ampflow.tuning.storage import shown
 
-__all__ = ["PREFIX", "StudySpec", "claims_folder", "journal_path", "location_of"]
+__all__ = ["PREFIX", "StudySpec", "claims_folder", "journal_path", "location_of", "study_spec"]
 
 PREFIX = "ampflow-"
 """With which the names of our studies begin, as others may share a database with us."""
@@ -92,3 +93,16 @@ def journal_path(cache: Path, name: str) -> Path:
 def location_of(storage: str, journal: Path) -> str:
     """Say where a study is kept: the URL without its password, or the journal."""
     return shown(storage) if storage else str(journal)
+
+
+def study_spec(experiment: Experiment, store: Path, split: Path) -> StudySpec:
+    """Describe the experiment's study on its fingerprints and split, named by their content."""
+    return StudySpec(
+        store=store,
+        split=split,
+        data_digest=digest(store.stem, split.stem),
+        training=experiment.training,
+        tuning=experiment.tuning,
+        seed=experiment.seed,
+        cache=Layout.of(experiment).cache,
+    )

@@ -116,6 +116,12 @@ def test_check_shows_the_plan(ampflow, data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_check_refuses_what_a_run_would(ampflow, data: Path) -> None:
+    # A grid needs steps: said before anything is computed.
+    done = ampflow("check", "--data", data, "--set", "tuning.sampler=grid")
+    assert_says(done, "without a step", "choices")
+
+
 def test_a_server_that_does_not_answer(served, data: Path, tmp_path: Path) -> None:
     # PREFECT_API_URL is named, before anything is computed.
     command = [
