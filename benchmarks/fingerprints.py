@@ -23,7 +23,7 @@ from typing import Any
 import ase.io
 import numpy as np
 
-from ampflow.fingerprints import GMP, builtin_densities, read_densities
+from ampflow.fingerprints import GMP, Densities, builtin_densities, read_densities
 from ampflow.fingerprints.copies import complete_cell
 from ampflow.fingerprints.neighbours import half_pairs
 
@@ -41,7 +41,7 @@ print(time.perf_counter() - start)
 def main() -> None:
     arguments = parse()
     structures = ase.io.read(arguments.file, ":")
-    densities = read_densities(arguments.densities) if arguments.densities else builtin_densities()
+    densities = densities_of(arguments)
     atoms = np.mean([len(s) for s in structures])
     print(f"{len(structures)} structures of {atoms:.0f} atoms on average; 8 sigmas; median times")
     print(f"{'':38}{'ms/structure':>12} {'pairs':>8} {'list ms':>8} {'rest ms':>8} {'ns/pair':>8}")
@@ -53,6 +53,8 @@ def main() -> None:
         "orders 0-8, cutoff 5": {"orders": range(9)},
     }.items():
         show(name, structures, arguments.repeats, densities, 5.0, **options)
+    for cutoff in (5.0, 8.0):
+        show_gradient(f"dE/dR and strain, 0-3, cutoff {cutoff:g}", structures, arguments, cutoff)
     for name, seconds in cold_starts().items():
         print(f"{name:38}{seconds:12.2f} s")
 
@@ -63,6 +65,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--densities", type=Path, help="folder of <El>_*.g files")
     parser.add_argument("--repeats", type=int, default=9)
     return parser.parse_args()
+
+
+def densities_of(arguments: argparse.Namespace) -> Densities:
+    return read_densities(arguments.densities) if arguments.densities else builtin_densities()
 
 
 def show(
@@ -84,6 +90,17 @@ def show(
     print(
         f"{name:38}{whole:12.3f} {pairs:8.0f} {search:8.3f} {rest:8.3f} {rest / pairs * 1e6:8.0f}"
     )
+
+
+def show_gradient(name: str, structures: list[Any], arguments: Any, cutoff: float) -> None:
+    """Print one line: features pulled back to positions and strain, all included."""
+    descriptor = GMP(SIGMAS, range(4), cutoff, densities=densities_of(arguments))
+    weights = {id(atoms): np.ones((len(atoms), descriptor.num_features)) for atoms in structures}
+
+    def pull(atoms: Any) -> Any:
+        return descriptor.vjp(atoms, weights[id(atoms)])
+
+    print(f"{name:38}{milliseconds(pull, structures, arguments.repeats):12.3f}")
 
 
 def milliseconds(function: Callable[[Any], Any], structures: list[Any], repeats: int) -> float:
