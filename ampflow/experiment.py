@@ -39,7 +39,10 @@ class _Section(BaseModel):
 
 
 def _option(default: Any, description: str, unit: str = "", **constraints: Any) -> Any:
-    extra: JsonDict | None = {"unit": unit} if unit else None
+    # The description of the schema, which forms show, has the unit as well.
+    extra: JsonDict | None = (
+        {"unit": unit, "description": f"{description} Unit: {unit}."} if unit else None
+    )
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
@@ -234,29 +237,38 @@ class Tuning(_Section):
             )
         return url
 
-    @model_validator(mode="after")
-    def _space_is_of_training(self) -> Self:
-        for name, distribution in self.space.items():
-            _check_distribution(name, distribution)
-        return self
+    @field_validator("space")
+    @classmethod
+    def _space_is_of_training(cls, space: dict[str, Distribution]) -> dict[str, Distribution]:
+        return {name: _checked(name, distribution) for name, distribution in space.items()}
 
 
-def _check_distribution(name: str, distribution: Distribution) -> None:
-    """Refuse a searched option that does not exist, or a value that it cannot have."""
+def _checked(name: str, distribution: Distribution) -> Distribution:
+    """Refuse a searched option that does not exist, or a value that it cannot have.
+
+    Returns the distribution with choices of the option's type: a form that knows only one kind
+    of number writes 0 for 0.0, which must not name another study.
+    """
     field = Training.model_fields.get(name)
     if field is None:
         raise ValueError(f"space.{name}: no such option of [training]")
     if isinstance(distribution, Range):
         if field.annotation not in (int, float):
             raise ValueError(f"space.{name}: not a number, so give {{ choices = [...] }}")
-        values: list[Any] = [distribution.low, distribution.high]
-    else:
-        values = list(distribution.choices)
+        _values(name, [distribution.low, distribution.high])
+        return distribution
+    return Choices(choices=_values(name, distribution.choices))
+
+
+def _values(name: str, values: list[Any]) -> list[Any]:
+    """Return values of an option of [training] as the option has them."""
+    checked = []
     for value in values:
         try:
-            Training.model_validate({name: value})
+            checked.append(getattr(Training.model_validate({name: value}), name))
         except ValidationError as error:
             raise ValueError(f"space.{name} = {value}: {error.errors()[0]['msg']}") from None
+    return checked
 
 
 class Experiment(_Section):

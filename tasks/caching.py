@@ -58,6 +58,7 @@ def run_cached(
         Whether the artifact exists. If it is missing or damaged the step runs again.
     """
     state: State[None] = step.with_options(
+        task_run_name=step.name,
         cache_key_fn=lambda context, parameters: f"{step.fn.__name__}-{name}",
         refresh_cache=not whole,
         persist_result=True,

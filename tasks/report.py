@@ -46,7 +46,8 @@ def _report(experiment: Experiment, spec: StudySpec, winner: Path, with_study: b
     )
     results = Results.model_validate(read_json(Layout.of(experiment).results))
     create_markdown_artifact(markdown_summary(results), key="results", description="Results")
-    create_link_artifact(page.as_uri(), link_text="Report", key="report")
+    # Browsers refuse links from a server to a file: the text can be copied.
+    create_link_artifact(page.as_uri(), link_text=str(page), key="report")
 
 
 def _trials(spec: StudySpec, with_study: bool) -> list[FrozenTrial]:

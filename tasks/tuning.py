@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 _SECONDS = 1.0  # between two looks at the study
 
 
-@task(name="Study", cache_policy=NO_CACHE, **STEP)
+@task(name="Study", task_run_name="Study", cache_policy=NO_CACHE, **STEP)
 def prepare(spec: StudySpec) -> int:
     """Make the study, or open it to add trials; return how many are left to finish."""
     prepare_study(spec)

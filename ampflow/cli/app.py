@@ -62,7 +62,8 @@ def _root(
 
 def main() -> None:
     """Run the command; end with an exit code that scripts can trust."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         code = app(standalone_mode=False) or 0  # 130 after Ctrl-C
     except AmpflowError as error:
@@ -70,14 +71,19 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = 130
     except Exception as error:
-        code = _show_unexpected(error)
+        code = 130 if _interrupted else _show_unexpected(error)
     if code == 130:
         typer.echo("\nInterrupted. Nothing is lost: the same command goes on from here.", err=True)
     sys.stdout.flush()
     sys.exit(code)
 
 
+_interrupted = False
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True  # an import that is interrupted may turn it into another error
     raise KeyboardInterrupt
 
 
