@@ -17,6 +17,7 @@ from ampflow.fingerprints.tables import Angular, make_slopes, make_tables
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from scipy.sparse import csr_array
 
 __all__ = ["GMP", "KERNEL_VERSION"]
 
@@ -152,15 +153,51 @@ class GMP:
         self._run(gradients, atoms, self._slopes, weights, gradient, strain)
         return gradient, strain
 
+    def jacobian(self, atoms: Atoms) -> csr_array:
+        """Return the derivative of every feature by every position, sparse.
+
+        Returns
+        -------
+        jacobian
+            (n_atoms n_features, 3 n_atoms) in 1/Å: row `atom * n_features + feature`, column
+            `3 * moved_atom + axis`. All that lies within the cutoff is stored, zero or not.
+
+        Raises
+        ------
+        DataError
+            As `compute`.
+        """
+        from ampflow.compiled import called
+        from ampflow.fingerprints.jacobian import assemble, dependences, jacobian
+        from ampflow.fingerprints.neighbours import half_pairs
+
+        numbers, positions, cell, pbc, cutoff, onset = self._place(atoms)
+        for number in set(numbers.tolist()):
+            self.densities.of(number)
+        pairs = called(half_pairs, positions, cell, pbc, cutoff)
+        if pairs.found < 0:
+            raise self._explain(atoms)
+        start, moved = dependences(pairs, len(atoms))
+        data = np.zeros(3 * len(moved) * self.num_features)
+        tables = (*self._tables, self.square, self._slopes)
+        called(jacobian, pairs, numbers, cutoff, onset, *tables, start, moved, data)
+        return assemble(data, start, moved, self.num_features)
+
     def _run(self, kernel: Callable[..., int], atoms: Atoms, *arrays: Any) -> None:
         from ampflow.compiled import called
+
+        if called(kernel, *self._place(atoms), *self._tables, self.square, *arrays) != 0:
+            raise self._explain(atoms)
+
+    def _place(self, atoms: Atoms) -> tuple[Any, ...]:
+        """Return numbers, positions, cell, pbc, cutoff and where neighbours begin to fade."""
         from ampflow.fingerprints.copies import complete_cell
 
         if len(atoms) == 0:
             raise DataError("the structure has no atoms")
         # Copies, so that the kernel meets one kind of array and is compiled once.
         pbc = np.array(atoms.pbc, dtype=np.bool_)
-        place = (
+        return (
             np.array(atoms.numbers, dtype=np.int64),
             np.array(atoms.positions, dtype=np.float64, order="C"),
             complete_cell(np.array(atoms.cell.array, dtype=np.float64, order="C"), pbc),
@@ -168,8 +205,6 @@ class GMP:
             self.cutoff,
             self.cutoff - self.switch_width,
         )
-        if called(kernel, *place, *self._tables, self.square, *arrays) != 0:
-            raise self._explain(atoms)
 
     @cached_property
     def _slopes(self) -> Angular:

@@ -39,9 +39,9 @@ from ampflow.fingerprints.simd import (
 )
 from ampflow.fingerprints.tables import Angular, Combination, Radial
 
-__all__ = ["gradients"]
+__all__ = ["PER_SQUARE", "gradients", "radial_slopes", "separate"]
 
-_PER_SQUARE = 2.0 * log(2.0)  # d/d(d²) of 2^(e d²) is e ln 2; d(d²)/dd is 2 d
+PER_SQUARE = 2.0 * log(2.0)  # d/d(d²) of 2^(e d²) is e ln 2; d(d²)/dd is 2 d
 
 
 @entry
@@ -78,7 +78,7 @@ def gradients(
     add_pairs(eight(0.0), 0, wide, switch, pairs, rows, angular, radial, multipoles)
     if wide < radial.width:
         add_pairs(four(0.0), wide, radial.width, switch, pairs, rows, angular, radial, multipoles)
-    _separate(multipoles, radial, combination, square, weights)
+    separate(multipoles, radial, combination, square, weights)
     forces = np.zeros((pairs.found, 3))
     _pull(eight(0.0), 0, wide, switch, pairs, rows, slopes, radial, multipoles, forces)
     if wide < radial.width:
@@ -90,7 +90,7 @@ def gradients(
 
 
 @helper
-def _separate(
+def separate(
     multipoles: Floats, radial: Radial, combination: Combination, square: bool, weights: Floats
 ) -> None:
     """Replace multipoles by dE/dμ. Where a root is zero it has no slope, and 0 is taken."""
@@ -151,7 +151,7 @@ def _pull(
             for sigma in range(begin, end, length(zero)):
                 at = (row * width + sigma) * most
                 steep = like(square, zero), pick(gaussians, row), at
-                _radial_slopes(*steep, exponent, weight, exponentials, values)
+                radial_slopes(*steep, exponent, weight, exponentials, values)
                 near = (i * width + sigma) * components if alike or not seen else -1
                 far = (j * width + sigma) * components if alike or seen else -1
                 lane = pair % 4
@@ -159,14 +159,14 @@ def _pull(
                     sums, near, far, values, terms, lane, function, component, parity, multipoles
                 )
         share, slope = fade(square, switch)
-        along = share * _PER_SQUARE * total(sums[3]) + slope * total(sums[4])
+        along = share * PER_SQUARE * total(sums[3]) + slope * total(sums[4])
         forces[pair, 0] += share * total(sums[0]) + along * x[pair]
         forces[pair, 1] += share * total(sums[1]) + along * y[pair]
         forces[pair, 2] += share * total(sums[2]) + along * z[pair]
 
 
 @inlined
-def _radial_slopes(
+def radial_slopes(
     square: Vector,
     gaussians: int,
     at: int,

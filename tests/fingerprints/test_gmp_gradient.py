@@ -8,7 +8,7 @@ import pytest
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ampflow.errors import OptionError
+from ampflow.errors import DataError, OptionError
 from ampflow.fingerprints import GMP, Densities, read_densities
 
 DENSITIES = Densities(
@@ -100,16 +100,37 @@ def test_reference(name: str, options: dict[str, Any], shared: Path) -> None:
     arrays = np.load(shared / "reference" / f"{name}__water.npz")
     for positions, expected in zip(arrays["positions"], arrays["dfdr"], strict=True):
         atoms = Atoms(arrays["numbers"], positions, cell=arrays["cell"], pbc=arrays["pbc"])
-        ours = np.empty_like(expected)
-        for i, f in np.ndindex(expected.shape[:2]):
-            weights = np.zeros(expected.shape[:2])
-            weights[i, f] = 1.0
-            ours[i, f] = descriptor.vjp(atoms, weights)[0]
+        ours = descriptor.jacobian(atoms).toarray().reshape(expected.shape)
         allowed = 1e-9 * np.abs(expected).max(axis=(0, 2, 3))[:, None, None]
         kept = expected != 0
         assert kept.any()
         difference = np.abs(ours - expected)
         assert (difference <= np.where(kept, allowed, 1.01e-5)).all()
+
+
+@pytest.mark.parametrize("pbc", [True, False, [True, False, True]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_jacobian(kind: str, pbc: Any) -> None:
+    # The sparse Jacobian times weights is what `vjp` makes of them.
+    atoms, descriptor = structure(pbc), make(**KINDS[kind])
+    weights = weights_of(descriptor, atoms)
+    gradient, _ = descriptor.vjp(atoms, weights)
+    jacobian = descriptor.jacobian(atoms)
+    assert jacobian.shape == (weights.size, gradient.size)
+    product = (jacobian.T @ weights.ravel()).reshape(gradient.shape)
+    np.testing.assert_allclose(product, gradient, atol=1e-12 * np.abs(gradient).max())
+
+
+def test_jacobian_is_sparse() -> None:
+    # Only atoms within the cutoff have entries.
+    atoms = Atoms("H4", [[3.0 * k, 0, 0] for k in range(4)])
+    descriptor = make()
+    jacobian = descriptor.jacobian(atoms)
+    assert jacobian.nnz == 3 * (2 + 3 + 3 + 2) * descriptor.num_features
+    with pytest.raises(DataError, match="Xe"):
+        descriptor.jacobian(Atoms("Xe"))
+    with pytest.raises(DataError, match="not finite"):
+        descriptor.jacobian(Atoms("H", [[np.nan, 0, 0]]))
 
 
 def test_root_of_zero() -> None:

@@ -1,0 +1,208 @@
+"""The compiled Jacobian: derivatives of every feature by every position that it depends on."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from ampflow.compiled import entry, helper, inlined
+from ampflow.fingerprints.gradient import PER_SQUARE, radial_slopes, separate
+from ampflow.fingerprints.kernel import (
+    Floats,
+    Integers,
+    Vector,
+    add_pairs,
+    fade,
+    find_rows,
+    own_multipoles,
+    polynomials,
+)
+from ampflow.fingerprints.neighbours import Pairs
+from ampflow.fingerprints.simd import eight, fma, four, length, like, load, multiply, pick, store
+from ampflow.fingerprints.tables import Angular, Combination, Radial
+
+__all__ = ["assemble", "dependences", "jacobian"]
+
+
+def dependences(pairs: Pairs, atoms: int) -> tuple[Integers, Integers]:
+    """Say on which atoms each atom's features depend, itself included.
+
+    Returns
+    -------
+    start, moved
+        Atom i depends on moved[start[i] : start[i+1]], ascending.
+    """
+    first, second = pairs.first[: pairs.found], pairs.second[: pairs.found]
+    itself = np.arange(atoms) * (atoms + 1)
+    keys = np.unique(np.concatenate([first * atoms + second, second * atoms + first, itself]))
+    return np.searchsorted(keys, np.arange(atoms + 1) * atoms), keys % atoms
+
+
+def assemble(data: Floats, start: Integers, moved: Integers, features: int) -> csr_array:
+    """Make a sparse matrix of what `jacobian` left in `data`."""
+    columns = (3 * moved[:, None] + np.arange(3)).ravel()
+    rows = [np.tile(columns[3 * begin : 3 * end], features) for begin, end in pairwise(start)]
+    lengths = np.repeat(3 * np.diff(start), features)
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    shape = (len(lengths), 3 * (len(start) - 1))
+    return csr_array((data, np.concatenate(rows), ends), shape=shape)
+
+
+@entry
+def jacobian(
+    pairs: Pairs,
+    numbers: Integers,
+    cutoff: float,
+    onset: float,
+    angular: Angular,
+    radial: Radial,
+    combination: Combination,
+    square: bool,
+    slopes: Angular,
+    start: Integers,
+    moved: Integers,
+    data: Floats,
+) -> None:
+    """Add derivatives to `data`: for each atom, [feature, atom it depends on, axis], flat.
+
+    All elements must have a density. `start` and `moved` are what `dependences` returns.
+    """
+    _, rows = find_rows(numbers, radial)
+    switch, wide, width = (onset, cutoff), radial.width - radial.width % 8, radial.width
+    features = len(data) // (3 * len(moved))
+    multipoles = own_multipoles(rows, radial)
+    add_pairs(eight(0.0), 0, wide, switch, pairs, rows, angular, radial, multipoles)
+    if wide < width:
+        add_pairs(four(0.0), wide, width, switch, pairs, rows, angular, radial, multipoles)
+    separate(multipoles, radial, combination, square, np.ones((len(rows), features)))
+    columns = _columns(combination, radial, features)
+    places = start, moved, columns
+    _fill(eight(0.0), 0, wide, switch, pairs, rows, slopes, radial, multipoles, places, data)
+    if wide < width:
+        _fill(four(0.0), wide, width, switch, pairs, rows, slopes, radial, multipoles, places, data)
+
+
+@helper
+def _columns(combination: Combination, radial: Radial, features: int) -> Integers:
+    """[component, sigma] to the feature that it is part of, or -1 for a sigma that fills up."""
+    sigmas = features // len(combination.signed)
+    columns = np.full((radial.components, radial.width), -1)
+    for f in range(len(combination.signed)):
+        for k in range(combination.start[f], combination.start[f + 1]):
+            for sigma in range(sigmas):
+                columns[combination.component[k], sigma] = f * sigmas + sigma
+    return columns
+
+
+@helper
+def _find(start: Integers, moved: Integers, centre: int, atom: int) -> int:
+    """Return where `atom` is among those on which `centre` depends."""
+    for k in range(start[centre], start[centre + 1]):
+        if moved[k] == atom:
+            return k - int(start[centre])
+    return -1
+
+
+@helper
+def _fill(
+    zero: Vector,
+    begin: int,
+    end: int,
+    switch: tuple[float, float],
+    pairs: Pairs,
+    rows: Integers,
+    slopes: Angular,
+    radial: Radial,
+    multipoles: Floats,
+    places: tuple[Integers, Integers, Integers],
+    data: Floats,
+) -> None:
+    """Add what each pair contributes to the features of the sigmas `begin` to `end`."""
+    x, y, z, one = pairs.x, pairs.y, pairs.z, four(1.0)
+    parent, axis, start = slopes.parent, slopes.axis, slopes.start
+    monomial, coefficient = slopes.monomial, slopes.coefficient
+    monomials, terms = np.empty(4 * len(parent)), np.empty(4 * len(slopes.parity))
+    exponentials = np.empty(2 * length(zero) * radial.most)
+    values = np.empty(2 * length(zero) * radial.functions)
+    derivatives = np.empty((len(radial.component), 3, length(zero)))
+    for pair in range(pairs.found):
+        if pair % 4 == 0:
+            axes = load(x, pair, one), load(y, pair, one), load(z, pair, one)
+            polynomials(axes, one, parent, axis, start, monomial, coefficient, monomials, terms)
+        ends = pairs.first[pair], pairs.second[pair]
+        if ends[0] == ends[1]:  # an atom and its own copy move together
+            continue
+        d = x[pair], y[pair], z[pair]
+        r2 = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
+        for seen in range(2):
+            row = rows[ends[1 - seen]]
+            for sigma in range(begin, end, length(zero)):
+                at = (row * radial.width + sigma) * radial.most
+                steep = like(r2, zero), radial.gaussians[row], at
+                radial_slopes(*steep, radial.exponent, radial.weight, exponentials, values)
+                lane, faded = pair % 4, fade(r2, switch)
+                _differentiate(zero, d, faded, lane, terms, values, radial.function, derivatives)
+                view = sigma, ends, seen
+                _spread(view, radial, slopes.parity, multipoles, derivatives, places, data)
+
+
+@inlined
+def _differentiate(
+    zero: Vector,
+    d: tuple[float, float, float],
+    faded: tuple[float, float],
+    lane: int,
+    terms: Floats,
+    values: Floats,
+    function: Integers,
+    derivatives: Floats,
+) -> None:
+    """Differentiate each term (polynomial times radial function, faded) by d."""
+    lanes = length(zero)
+    flat = derivatives.reshape(-1)
+    for t in range(len(function)):
+        polynomial = terms[16 * t + lane]
+        at = 2 * pick(function, t) * lanes
+        value, slope = load(values, at, zero), load(values, at + lanes, zero)
+        outward = multiply(like(faded[0] * PER_SQUARE * polynomial, zero), slope)
+        outward = fma(like(faded[1] * polynomial, zero), value, outward)
+        for k in range(3):
+            along = multiply(like(faded[0] * terms[16 * t + 4 * (k + 1) + lane], zero), value)
+            store(flat, (3 * t + k) * lanes, fma(like(d[k], zero), outward, along))
+
+
+@helper
+def _spread(
+    view: tuple[int, tuple[int, int], int],
+    radial: Radial,
+    parity: Floats,
+    multipoles: Floats,
+    derivatives: Floats,
+    places: tuple[Integers, Integers, Integers],
+    data: Floats,
+) -> None:
+    """Add one end's derivatives, for the atom itself and for the one at the other end."""
+    sigma, ends, seen = view
+    start, moved, columns = places
+    centre, other = ends[seen], ends[1 - seen]
+    block, count = 3 * start[centre], start[centre + 1] - start[centre]
+    itself = _find(start, moved, centre, centre)
+    neighbour = _find(start, moved, centre, other)
+    features = len(data) // (3 * len(moved))
+    sign = -1.0 if seen else 1.0  # d is from the first to the second
+    lanes = derivatives.shape[2]
+    base = (centre * radial.width + sigma) * radial.components
+    for t in range(len(radial.component)):
+        component = radial.component[t]
+        for lane in range(lanes):
+            column = columns[component, sigma + lane]
+            if column >= 0:
+                factor = sign * multipoles[base + component * lanes + lane]
+                factor *= parity[4 * t] if seen else 1.0
+                at = block * features + 3 * column * count
+                for k in range(3):
+                    part = factor * derivatives[t, k, lane]
+                    data[at + 3 * neighbour + k] += part
+                    data[at + 3 * itself + k] -= part
