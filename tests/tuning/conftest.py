@@ -75,7 +75,7 @@ def postgresql() -> Iterator[str]:
         ready = [programs[-1] / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
         while subprocess.run(ready).returncode and server.poll() is None:
             time.sleep(0.05)
-        yield f"postgresql://me:none@127.0.0.1:{port}/postgres"
+        yield f"postgresql://me@127.0.0.1:{port}/postgres"
     finally:
         server.send_signal(signal.SIGINT)  # fast: SIGTERM would wait for open connections
         server.wait()
