@@ -15,6 +15,7 @@ __all__ = ["called", "entry", "helper", "inlined"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _compile: Any = numba.njit  # numba's own type knows nothing of vectors
 _COMMON = {"nogil": True, "error_model": "numpy"}
+_COMMON_SOURCES = [Path(__file__), Path(__file__).with_name("simd.py")]
 _INNER = {**_COMMON, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
@@ -23,11 +24,11 @@ def entry(function: _Function) -> _Function:
 
     Numba compiles anew when the function's own file has changed, but not when what it calls lies
     in another file. Files are kept under the function's name, so the name gets a digest of all
-    modules in its folder.
+    modules in its folder, and of those that every kernel uses.
     """
     folder = Path(function.__code__.co_filename).parent
-    sources = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
-    function.__qualname__ += "_" + digest(*sources)
+    sources = [*_COMMON_SOURCES, *sorted(folder.glob("*.py"))]
+    function.__qualname__ += "_" + digest(*(path.read_bytes() for path in sources))
     try:
         compiled: _Function = _compile(function, cache=True, **_COMMON)
     except RuntimeError:  # numba: "no locator available", a machine that cannot be written to

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ampflow.compiled import entry, helper, inlined
+from ampflow.fingerprints.exponential import exp2
 from ampflow.fingerprints.kernel import (
     UNKNOWN_ELEMENT,
     Floats,
@@ -24,9 +25,9 @@ from ampflow.fingerprints.kernel import (
     polynomials,
 )
 from ampflow.fingerprints.neighbours import Pairs, find_pairs
-from ampflow.fingerprints.simd import (
+from ampflow.fingerprints.tables import Angular, Combination, Radial
+from ampflow.simd import (
     eight,
-    exp2,
     fma,
     four,
     length,
@@ -37,7 +38,6 @@ from ampflow.fingerprints.simd import (
     store,
     total,
 )
-from ampflow.fingerprints.tables import Angular, Combination, Radial
 
 __all__ = ["PER_SQUARE", "gradients", "radial_slopes", "separate"]
 

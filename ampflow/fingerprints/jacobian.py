@@ -20,8 +20,8 @@ from ampflow.fingerprints.kernel import (
     polynomials,
 )
 from ampflow.fingerprints.neighbours import Pairs
-from ampflow.fingerprints.simd import eight, fma, four, length, like, load, multiply, pick, store
 from ampflow.fingerprints.tables import Angular, Combination, Radial
+from ampflow.simd import eight, fma, four, length, like, load, multiply, pick, store
 
 __all__ = ["assemble", "dependences", "jacobian"]
 

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ampflow.compiled import entry, helper, inlined
+from ampflow.fingerprints.exponential import exp2
 from ampflow.fingerprints.neighbours import Pairs, find_pairs
-from ampflow.fingerprints.simd import (
+from ampflow.fingerprints.tables import Angular, Combination, Radial
+from ampflow.simd import (
     eight,
-    exp2,
     fma,
     four,
     length,
@@ -27,7 +28,6 @@ from ampflow.fingerprints.simd import (
     root,
     store,
 )
-from ampflow.fingerprints.tables import Angular, Combination, Radial
 
 __all__ = ["UNKNOWN_ELEMENT", "add_pairs", "fade", "features", "find_rows", "own_multipoles"]
 __all__ += ["polynomials"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ampflow.compiled import entry, helper, inlined
 from ampflow.fingerprints.copies import TOO_MANY, extent, invert, make_copies, wrap
-from ampflow.fingerprints.simd import both_less, fma, four, load, multiply, pick, put, subtract
+from ampflow.simd import both_less, fma, four, load, multiply, pick, put, subtract
 
 __all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "find_pairs", "half_pairs"]
 

@@ -11,17 +11,14 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from ampflow.compiled import helper, inlined
-from ampflow.potential.simd import (
-    drop,
+from ampflow.potential.bits import drop, mix, ramp, scale
+from ampflow.simd import (
     lanes,
     larger,
-    load,
-    mix,
-    ramp,
-    scale,
+    load_row,
     smaller,
     splat,
-    store,
+    store_row,
     where_positive,
 )
 
@@ -106,7 +103,7 @@ def activate(kind: int, values: Array, slopes: Array, width: int) -> None:
     one, half = splat(number(1)), splat(number(0.5))
     for row in range(len(values)):
         for a in range(0, width, lanes(values)):
-            x = load(values, row, a)
+            x = load_row(values, row, a)
             if kind == _TANH:
                 y = _tanh(x)
                 slope = one - y * y
@@ -117,8 +114,8 @@ def activate(kind: int, values: Array, slopes: Array, width: int) -> None:
             else:
                 y = where_positive(x, x)
                 slope = where_positive(x, one)
-            store(values, row, a, y)
-            store(slopes, row, a, slope)
+            store_row(values, row, a, y)
+            store_row(slopes, row, a, slope)
 
 
 @helper
@@ -127,11 +124,11 @@ def _gelu_32(values: Array, slopes: Array, width: int) -> None:
     density = splat(np.float32(1 / math.sqrt(2 * math.pi)))
     for row in range(len(values)):
         for a in range(0, width, lanes(values)):
-            x = load(values, row, a)
+            x = load_row(values, row, a)
             below = half * _rational(x, _ERF_P, _ERF_Q, _ERF_TOP) + half
             here = density * _exponential(larger(low, x * x * minus), _EXP_32, 7)
-            store(values, row, a, x * below)
-            store(slopes, row, a, x * here + below)
+            store_row(values, row, a, x * below)
+            store_row(slopes, row, a, x * here + below)
 
 
 @helper
@@ -165,5 +162,5 @@ def drop_out(rate: float, key: int, atom: int, values: Array, slopes: Array, wid
     for row in range(len(values)):
         for a in range(0, width, lanes(values)):
             drawn = mix(mix(ramp(kept, atom + a), row), key)
-            store(values, row, a, drop(load(values, row, a) * kept, drawn, limit))
-            store(slopes, row, a, drop(load(slopes, row, a) * kept, drawn, limit))
+            store_row(values, row, a, drop(load_row(values, row, a) * kept, drawn, limit))
+            store_row(slopes, row, a, drop(load_row(slopes, row, a) * kept, drawn, limit))

@@ -20,7 +20,7 @@ from ampflow.compiled import entry, helper, inlined
 from ampflow.potential.activations import activate, drop_out
 from ampflow.potential.engine import BETA1, BETA2, EPSILON
 from ampflow.potential.products import outer, product
-from ampflow.potential.simd import lanes
+from ampflow.simd import lanes
 
 __all__ = ["Adam", "Block", "Part", "Shape", "epoch", "transpose"]
 

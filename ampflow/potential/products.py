@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ampflow.compiled import helper, inlined
-from ampflow.potential.simd import lanes, load, splat, store, total
+from ampflow.simd import lanes, load_row, splat, store_row, total
 
 __all__ = ["outer", "product"]
 
@@ -24,7 +24,7 @@ def _tile(left: Array, r0: int, r1: int, r2: int, r3: int, right: Array, a: int)
     n = lanes(right)
     a0 = a1 = a2 = b0 = b1 = b2 = c0 = c1 = c2 = d0 = d1 = d2 = splat(right.dtype.type(0))
     for t in range(len(right)):
-        x0, x1, x2 = load(right, t, a), load(right, t, a + n), load(right, t, a + 2 * n)
+        x0, x1, x2 = load_row(right, t, a), load_row(right, t, a + n), load_row(right, t, a + 2 * n)
         w = splat(left[r0, t])
         a0, a1, a2 = a0 + w * x0, a1 + w * x1, a2 + w * x2
         w = splat(left[r1, t])
@@ -58,15 +58,19 @@ def product(left: Array, right: Array, out: Array, width: int, times: bool) -> N
 @inlined
 def _times(out: Array, row: int, a: int, x0: Any, x1: Any, x2: Any) -> Any:
     n = lanes(out)
-    return x0 * load(out, row, a), x1 * load(out, row, a + n), x2 * load(out, row, a + 2 * n)
+    return (
+        x0 * load_row(out, row, a),
+        x1 * load_row(out, row, a + n),
+        x2 * load_row(out, row, a + 2 * n),
+    )
 
 
 @inlined
 def _put(out: Array, row: int, a: int, x0: Any, x1: Any, x2: Any) -> None:
     n = lanes(out)
-    store(out, row, a, x0)
-    store(out, row, a + n, x1)
-    store(out, row, a + 2 * n, x2)
+    store_row(out, row, a, x0)
+    store_row(out, row, a + n, x1)
+    store_row(out, row, a + 2 * n, x2)
 
 
 @helper
@@ -80,14 +84,14 @@ def outer(left: Array, right: Array, out: Array, width: int) -> None:
             a0 = a1 = a2 = b0 = b1 = b2 = splat(right.dtype.type(0))
             c0 = c1 = c2 = d0 = d1 = d2 = a0
             for a in range(0, width, lanes(right)):
-                x0, x1, x2 = load(right, k0, a), load(right, k1, a), load(right, k2, a)
-                w = load(left, r0, a)
+                x0, x1, x2 = load_row(right, k0, a), load_row(right, k1, a), load_row(right, k2, a)
+                w = load_row(left, r0, a)
                 a0, a1, a2 = a0 + w * x0, a1 + w * x1, a2 + w * x2
-                w = load(left, r1, a)
+                w = load_row(left, r1, a)
                 b0, b1, b2 = b0 + w * x0, b1 + w * x1, b2 + w * x2
-                w = load(left, r2, a)
+                w = load_row(left, r2, a)
                 c0, c1, c2 = c0 + w * x0, c1 + w * x1, c2 + w * x2
-                w = load(left, r3, a)
+                w = load_row(left, r3, a)
                 d0, d1, d2 = d0 + w * x0, d1 + w * x1, d2 + w * x2
             _add(out, r0, k0, a0, a1, a2)
             _add(out, r0 + 1, k0, b0, b1, b2)

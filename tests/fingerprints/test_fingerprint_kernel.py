@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ampflow.compiled import entry
 from ampflow.fingerprints import GMP, Densities, kernel
-from ampflow.fingerprints.simd import eight, exp2, load, store
+from ampflow.fingerprints.exponential import exp2
+from ampflow.simd import eight, load, store
 
 DENSITIES = Densities({1: np.array([[0.4, 1.7]])})
 
