@@ -84,6 +84,13 @@ class Fingerprints(_Section):
         [0, 1, 2, 3], "Orders of the multipoles, 0 to 8.", min_length=1
     )
     cutoff: float = _option(5.0, "Neighbours farther than this are ignored.", "Å", gt=0)
+    switch_width: float = _option(
+        0.0,
+        "Neighbours fade over this last part of the cutoff, so that energies are smooth; 0: a hard "
+        "cutoff, as AMPTorch's.",
+        "Å",
+        ge=0,
+    )
     normalize: Literal["order", "group"] = _option(
         "order",
         '"order": one rotation-invariant feature an order (AMPTorch\'s GMPOrderNorm); "group": '

@@ -78,6 +78,7 @@ def make_descriptor(options: Fingerprints) -> GMP:
         sigmas=options.sigmas,
         orders=options.orders,
         cutoff=options.cutoff,
+        switch_width=options.switch_width,
         normalize=options.normalize,
         harmonics=options.harmonics,
         square=options.square,

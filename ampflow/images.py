@@ -19,7 +19,7 @@ from ampflow.digests import digest
 from ampflow.errors import DataError
 from ampflow.files import explain_os_error
 
-__all__ = ["Image", "Rejected", "count_images", "expand_files", "read_images"]
+__all__ = ["Image", "Rejected", "count_images", "expand_files", "read_atoms", "read_images"]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def read_images(
     """
     seen: dict[str, tuple[float, Path, int]] = {}
     for file in files:
-        for index, item in enumerate(_read(file)):
+        for index, item in enumerate(read_atoms(file)):
             if isinstance(item, Rejected):
                 yield item
                 continue
@@ -139,8 +139,8 @@ def read_images(
             yield image
 
 
-def _read(file: Path) -> Iterator[Atoms | Rejected]:
-    """Read structures; what ASE cannot read ends the file with a `Rejected`."""
+def read_atoms(file: Path) -> Iterator[Atoms | Rejected]:
+    """Read structures as they are; what ASE cannot read ends the file with a `Rejected`."""
     index = 0
     try:
         for atoms in ase.io.iread(str(file.absolute()), index=":"):

@@ -14,7 +14,7 @@ from typing import Annotated, cast
 
 import typer
 
-from ampflow.cli import experiments, steps, studies, ui
+from ampflow.cli import experiments, potentials, steps, studies, ui
 from ampflow.errors import AmpflowError
 
 __all__ = ["app", "main"]
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 experiments.register(app)
 steps.register(app)
+potentials.register(app)
 app.add_typer(studies.app, name="studies")
 ui.register(app)
 

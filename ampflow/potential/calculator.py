@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
 
 from ampflow.potential.model import Potential
 
@@ -14,9 +18,10 @@ __all__ = ["AmpflowCalculator", "load"]
 
 
 class AmpflowCalculator(Calculator):
-    """Energies (eV) of whole structures and of their atoms.
+    """Energies (eV) of whole structures and of their atoms, forces (eV/Å) and stress (eV/Å³).
 
-    Forces and stress are not implemented: ASE raises PropertyNotImplementedError.
+    Forces and stress are exact derivatives of the energy. Where the fingerprints have a hard
+    cutoff the energy itself jumps as atoms cross it, which a warning says once.
 
     Parameters
     ----------
@@ -24,11 +29,12 @@ class AmpflowCalculator(Calculator):
         A trained potential.
     """
 
-    implemented_properties = ["energy", "energies", "free_energy"]  # noqa: RUF012  # as ASE has it
+    implemented_properties = ["energy", "energies", "free_energy", "forces", "stress"]  # noqa: RUF012  # as ASE has it
 
     def __init__(self, potential: Potential, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
         self.potential = potential
+        self._warned = False
 
     def calculate(
         self,
@@ -36,18 +42,48 @@ class AmpflowCalculator(Calculator):
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Compute all there is.
+        """Compute the energies; with any derivative asked for, all derivatives.
 
         Raises
         ------
         DataError
             If an element was not in the train part.
+        PropertyNotImplementedError
+            If stress is asked for and the cell has no volume.
         """
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         assert self.atoms is not None
-        energies = self.potential.atomic(self.atoms)
+        wanted = set(properties or ())
+        if "stress" in wanted and self.atoms.cell.rank < 3:
+            raise PropertyNotImplementedError("stress: the cell has no volume")
+        if wanted & {"forces", "stress"}:
+            self._warn_of_jumps()
+            self._differentiate(self.atoms)
+        else:
+            self._keep(self.potential.atomic(self.atoms))
+
+    def _keep(self, energies: NDArray[np.float64]) -> None:
         energy = float(energies.sum())
-        self.results = {"energy": energy, "free_energy": energy, "energies": energies}
+        self.results |= {"energy": energy, "free_energy": energy, "energies": energies}
+
+    def _differentiate(self, atoms: Atoms) -> None:
+        found = self.potential.evaluate(atoms)
+        self._keep(found.energies)
+        self.results["forces"] = found.forces
+        if atoms.cell.rank == 3:
+            stress = (found.strain + found.strain.T) / (2 * atoms.get_volume())
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+
+    def _warn_of_jumps(self) -> None:
+        descriptor = self.potential.fingerprints
+        if not self._warned and descriptor.switch_width == 0:
+            self._warned = True
+            warnings.warn(
+                f"the fingerprints have a hard cutoff: the energy jumps when atoms come nearer "
+                f"than {descriptor.cutoff:g} Å or leave, which forces do not see. For dynamics "
+                "train with fingerprints.switch_width above 0",
+                stacklevel=2,
+            )
 
 
 def load(path: str | Path) -> AmpflowCalculator:

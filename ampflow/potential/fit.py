@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ampflow.dataset import Dataset
 from ampflow.errors import DataError
-from ampflow.potential.network import Network, atomic_energies
+from ampflow.potential.network import Network, atomic_energies, atomic_slopes
 from ampflow.potential.references import ReferenceEnergies
 from ampflow.potential.scaling import Scaler
 
@@ -43,13 +43,7 @@ class Fit:
         DataError
             If an element was not in the train part, or the fingerprints are of another kind.
         """
-        features = dataset.fingerprints.shape[1]
-        if features != self.network.features:
-            raise DataError(
-                f"the fingerprints have {features} features, the potential was trained on "
-                f"{self.network.features}",
-                "make the fingerprints with the potential's own descriptor",
-            )
+        self._check(dataset)
         energies = self.references.per_atom(dataset)
         for start in range(0, len(energies), _BLOCK):
             block = slice(start, start + _BLOCK)
@@ -57,6 +51,19 @@ class Fit:
             found = atomic_energies(self.network, self.weights, scaled)
             energies[block] += self.scaler.energy * found
         return energies
+
+    def slopes(self, dataset: Dataset) -> NDArray[np.float64]:
+        """Return the derivative of each atom's energy by its fingerprint: (atoms, features) eV.
+
+        Raises
+        ------
+        DataError
+            If the fingerprints are of another kind.
+        """
+        self._check(dataset)
+        scaled = self.scaler.features(dataset.fingerprints)
+        found = atomic_slopes(self.network, self.weights, scaled)
+        return found * (self.scaler.energy / self.scaler.scale)
 
     def predict(self, dataset: Dataset) -> NDArray[np.float64]:
         """Return the energy of each structure: (structures,) eV.
@@ -69,3 +76,12 @@ class Fit:
         if not len(dataset):
             return np.zeros(0)
         return np.add.reduceat(self.atomic(dataset), dataset.offsets[:-1])
+
+    def _check(self, dataset: Dataset) -> None:
+        features = dataset.fingerprints.shape[1]
+        if features != self.network.features:
+            raise DataError(
+                f"the fingerprints have {features} features, the potential was trained on "
+                f"{self.network.features}",
+                "make the fingerprints with the potential's own descriptor",
+            )

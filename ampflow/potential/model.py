@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,15 +28,35 @@ from ampflow.potential.scaling import Scaler
 if TYPE_CHECKING:
     from ampflow.fingerprints import GMP
 
-__all__ = ["Potential"]
+__all__ = ["Evaluation", "Potential"]
 
 SCHEMA_VERSION = 1
 _MODEL, _WEIGHTS = "model.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What a potential says of one structure.
+
+    Parameters
+    ----------
+    energies
+        (atoms,) eV: what each atom contributes to the energy.
+    forces
+        (atoms, 3) eV/Å.
+    strain
+        (3, 3) eV: derivative of the energy by a strain of positions and cell; divided by the
+        volume it is the stress.
+    """
+
+    energies: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    strain: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Potential:
-    """Structures in, energies out.
+    """Structures in; energies, forces and stress out.
 
     Parameters
     ----------
@@ -72,6 +92,22 @@ class Potential:
         """
         return self.fit.atomic(self._dataset([atoms]))
 
+    def evaluate(self, atoms: Atoms) -> Evaluation:
+        """Return energies, forces and the derivative by strain of one structure.
+
+        Forces are exact derivatives of the energy: the network's by the fingerprints, pulled
+        back to the positions by `GMP.vjp`.
+
+        Raises
+        ------
+        DataError
+            If an element was not in the train part.
+        """
+        dataset = self._dataset([atoms])
+        energies = self.fit.atomic(dataset)
+        gradient, strain = self.fingerprints.vjp(atoms, self.fit.slopes(dataset))
+        return Evaluation(energies, -gradient, strain)
+
     def predict(self, structures: Iterable[Atoms]) -> NDArray[np.float64]:
         """Return the energies of some structures: (structures,) eV.
 
@@ -84,14 +120,17 @@ class Potential:
 
     def _dataset(self, structures: Sequence[Atoms]) -> Dataset:
         sizes = [len(atoms) for atoms in structures]
-        rows = [self.fingerprints.compute(atoms) for atoms in structures]
         numbers = [atoms.numbers for atoms in structures]
-        return Dataset(
-            np.concatenate(rows) if rows else np.zeros((0, self.fit.network.features)),
+        bare = Dataset(
+            np.zeros((sum(sizes), 0)),
             np.concatenate(numbers).astype(np.int64) if numbers else np.zeros(0, np.int64),
             np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
             np.full(len(sizes), np.nan),  # not known: it is what we are asked for
         )
+        self.fit.references.per_atom(bare)  # the descriptor has no density of unseen elements
+        rows = [self.fingerprints.compute(atoms) for atoms in structures]
+        empty = np.zeros((0, self.fit.network.features))
+        return replace(bare, fingerprints=np.concatenate(rows) if rows else empty)
 
     def save(self, folder: Path) -> None:
         """Write the potential to `folder`, replacing what is there, atomically.

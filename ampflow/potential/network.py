@@ -14,7 +14,7 @@ from scipy.special import expit, ndtr
 
 from ampflow.experiment import Training
 
-__all__ = ["Activation", "Network", "atomic_energies"]
+__all__ = ["Activation", "Network", "atomic_energies", "atomic_slopes"]
 
 Activation = Literal["tanh", "silu", "gelu", "relu"]
 
@@ -23,6 +23,20 @@ _FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "silu": lambda x: x * expit(x),
     "gelu": lambda x: x * ndtr(x),
     "relu": lambda x: np.maximum(x, 0.0),
+}
+
+
+def _silu_slope(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    gate = expit(x)
+    slope: NDArray[np.float64] = gate * (1 + x * (1 - gate))
+    return slope
+
+
+_SLOPES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "tanh": lambda x: 1 - np.tanh(x) ** 2,
+    "silu": _silu_slope,
+    "gelu": lambda x: ndtr(x) + x * np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi),
+    "relu": lambda x: (x > 0).astype(np.float64),
 }
 
 
@@ -102,3 +116,26 @@ def atomic_energies(
         value = activation(value @ matrix[:, :-1].T + matrix[:, -1])
     energies: NDArray[np.float64] = (value @ last[:, :-1].T + last[:, -1])[:, 0]
     return energies
+
+
+def atomic_slopes(
+    network: Network, weights: NDArray[np.float64], features: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the derivative of each atom's energy by its features: (atoms, features).
+
+    Parameters
+    ----------
+    weights
+        (network.size,)
+    features
+        (atoms, features), standardised.
+    """
+    *hidden, last = network.matrices(weights)
+    inputs, value = [], features
+    for matrix in hidden:
+        inputs.append(value @ matrix[:, :-1].T + matrix[:, -1])
+        value = _FUNCTIONS[network.activation](inputs[-1])
+    slopes = np.broadcast_to(last[:, :-1], value.shape)
+    for matrix, summed in zip(reversed(hidden), reversed(inputs), strict=True):
+        slopes = (slopes * _SLOPES[network.activation](summed)) @ matrix[:, :-1]
+    return slopes

@@ -83,9 +83,10 @@ def fit_references(dataset: Dataset) -> ReferenceEnergies:
 def _unseen(numbers: NDArray[np.int64], dataset: Dataset) -> DataError:
     first = int(np.flatnonzero(np.isin(dataset.numbers, numbers))[0])
     structure = int(np.searchsorted(dataset.offsets, first, side="right")) - 1
+    where = f"structure {structure}: " if len(dataset) > 1 else ""
     names = ", ".join(chemical_symbols[number] for number in numbers)
     return DataError(
-        f"structure {structure}: no structure of the train part has the element(s) {names}, "
+        f"{where}no structure of the train part has the element(s) {names}, "
         "so their energy is unknown",
         "put structures with these elements into the train part, or leave these structures out",
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
 
 from ampflow.dataset import Dataset
@@ -84,14 +83,6 @@ def test_calculator_notices_changes(potential: Potential) -> None:
     before = atoms.get_potential_energy()
     atoms.positions[1] *= 1.3
     assert atoms.get_potential_energy() != before
-
-
-# What the calculator cannot do it says in ASE's way.
-def test_forces_are_not_implemented(potential: Potential) -> None:
-    atoms = WATER.copy()
-    atoms.calc = AmpflowCalculator(potential)
-    with pytest.raises(PropertyNotImplementedError):
-        atoms.get_forces()
 
 
 # An element that training has not seen has no energy, not the energy zero.

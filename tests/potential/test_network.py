@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ampflow.potential import torch_engine
-from ampflow.potential.network import Activation, Network, atomic_energies
+from ampflow.potential.network import Activation, Network, atomic_energies, atomic_slopes
 
 
 # The flat vector is a stack of torch's own layers, each with its biases as a last column; numpy
@@ -49,3 +49,17 @@ def test_initial_weights() -> None:
     assert np.abs(last).max() == 0
     assert not np.array_equal(network.initial(3), network.initial(4))
     np.testing.assert_array_equal(network.initial(3), network.initial(3))
+
+
+# The slopes are the derivative of the energies, by autograd, for every activation.
+@pytest.mark.parametrize("activation", ["tanh", "silu", "gelu", "relu"])
+def test_slopes(activation: Activation) -> None:
+    network = Network(features=4, layers=3, nodes=6, activation=activation)
+    weights = np.random.default_rng(0).normal(0, 0.5, network.size)
+    features = torch.randn(7, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    energies = torch_engine.atomic_energies(
+        network, torch.from_numpy(weights), features.requires_grad_()
+    )
+    (expected,) = torch.autograd.grad(energies.sum(), features)
+    found = atomic_slopes(network, weights, features.detach().numpy())
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-10, atol=1e-12)

@@ -1,0 +1,106 @@
+"""Commands that use a trained potential."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ampflow.prediction import Errors
+
+__all__ = ["register"]
+
+ModelArgument = Annotated[
+    Path, typer.Argument(help="Folder of the potential: `model` in the results of a run.")
+]
+FilesArgument = Annotated[
+    list[str],
+    typer.Argument(help="Files of structures, anything ASE reads, or globs in quotes."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(predict)
+    app.command()(evaluate)
+
+
+def predict(
+    model: ModelArgument,
+    files: FilesArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="A .csv for a table of energies, an .extxyz for structures with them. "
+            "Without it the table goes to standard output.",
+            show_default=False,
+        ),
+    ] = None,
+    forces: Annotated[
+        bool, typer.Option("--forces", help="Forces as well; needs --out with an .extxyz.")
+    ] = False,
+) -> None:
+    """Predict energies (eV), and forces (eV/Å), of structures.
+
+    Example: `ampflow predict results/model new.traj --forces --out new.extxyz`.
+    """
+    from ampflow import prediction
+    from ampflow.cli.display import step_bars
+    from ampflow.errors import OptionError
+    from ampflow.images import expand_files
+    from ampflow.potential.model import Potential
+
+    if out is not None:
+        prediction.check_output(out, forces)
+    elif forces:
+        raise OptionError("--forces needs a file for them", "--out predictions.extxyz")
+    potential, paths = Potential.load(model), expand_files(files)
+    with step_bars() as bars:
+        found = prediction.predict(potential, paths, forces=forces, progress=bars("Predict"))
+        if out is not None:
+            prediction.write(found, out)
+        else:
+            rows = prediction.table(found)
+    if out is None:
+        rows.to_csv(sys.stdout, index=False)
+
+
+def evaluate(
+    model: ModelArgument,
+    files: FilesArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Compare a potential with the energies, and forces, that the structures have.
+
+    Example: `ampflow evaluate results/model holdout.traj`.
+    """
+    from ampflow.cli.display import step_bars
+    from ampflow.images import expand_files
+    from ampflow.potential.model import Potential
+    from ampflow.prediction import evaluate as measure
+
+    potential, paths = Potential.load(model), expand_files(files)
+    with step_bars() as bars:
+        errors = measure(potential, paths, bars("Evaluate"))
+    typer.echo(errors.model_dump_json(indent=2)) if as_json else _show(errors)
+
+
+def _show(errors: Errors) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "MAE", "RMSE", "structures", header_style="bold")
+    energies, forces = errors.structures, errors.structures_with_forces
+    for name, unit, count in (
+        ("Energy, eV per structure", "energy_{}_ev", energies),
+        ("Energy, meV per atom", "energy_{}_mev_per_atom", energies),
+        ("Force components, eV/Å", "forces_{}_ev_per_angstrom", forces),
+    ):
+        if count:
+            mae, rmse = (f"{getattr(errors, unit.format(kind)):.4g}" for kind in ("mae", "rmse"))
+            table.add_row(name, mae, rmse, f"{count:,}")
+    Console().print(table)

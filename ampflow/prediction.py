@@ -1,0 +1,219 @@
+"""What a potential says of files of structures, and how wrong it is on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pandas as pd
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from ampflow.errors import DataError, OptionError
+from ampflow.files import atomic_path
+from ampflow.images import Rejected, count_images, read_atoms
+from ampflow.potential.model import Potential
+from ampflow.progress import Progress, silent
+
+__all__ = ["Errors", "Prediction", "check_output", "evaluate", "predict", "table", "write"]
+
+_SUFFIXES = (".csv", ".extxyz", ".xyz")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A structure and what a potential says of it.
+
+    Parameters
+    ----------
+    file, index
+        Where the structure came from; indices count from 0.
+    atoms
+        The structure, with the labels of the file if there are any.
+    energy
+        eV.
+    forces
+        (atoms, 3) eV/Å, or None if they were not asked for.
+    """
+
+    file: Path
+    index: int
+    atoms: Atoms
+    energy: float
+    forces: NDArray[np.float64] | None
+
+
+class Errors(BaseModel):
+    """How wrong a potential is on some structures: errors are predicted minus given.
+
+    Energies in eV per structure and meV per atom, forces in eV/Å over all components; None where
+    no structure has forces.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    structures: int
+    atoms: int
+    energy_mae_ev: float
+    energy_rmse_ev: float
+    energy_mae_mev_per_atom: float
+    energy_rmse_mev_per_atom: float
+    structures_with_forces: int
+    forces_mae_ev_per_angstrom: float | None
+    forces_rmse_ev_per_angstrom: float | None
+
+
+def predict(
+    potential: Potential, files: list[Path], *, forces: bool = False, progress: Progress = silent
+) -> Iterator[Prediction]:
+    """Predict the structures of `files`, one at a time.
+
+    Raises
+    ------
+    DataError
+        If a structure cannot be read or has an element that was not trained on; the message
+        names its file and index.
+    """
+    total = count_images(files)
+    for done, (file, index, atoms) in enumerate(_read(files), 1):
+        yield _predict(potential, file, index, atoms, forces)
+        progress(done, total)
+
+
+def _read(files: list[Path]) -> Iterator[tuple[Path, int, Atoms]]:
+    for file in files:
+        for index, atoms in enumerate(read_atoms(file)):
+            if isinstance(atoms, Rejected):
+                raise DataError(f"{file}, structure {index}: {atoms.reason}", atoms.hint)
+            yield file, index, atoms
+
+
+def _predict(
+    potential: Potential, file: Path, index: int, atoms: Atoms, forces: bool
+) -> Prediction:
+    try:
+        if not forces:
+            energy = float(potential.predict([atoms])[0])
+            return Prediction(file, index, atoms, energy, None)
+        found = potential.evaluate(atoms)
+        return Prediction(file, index, atoms, float(found.energies.sum()), found.forces)
+    except DataError as error:
+        raise DataError(f"{file}, structure {index}: {error.what}", error.hint) from error
+
+
+def table(predictions: Iterable[Prediction]) -> pd.DataFrame:
+    """Return one row a structure: file, index, formula, atoms, predicted energy in eV."""
+    rows = [
+        (str(p.file), p.index, p.atoms.get_chemical_formula(), len(p.atoms), p.energy)
+        for p in predictions
+    ]
+    return pd.DataFrame(rows, columns=["file", "index", "formula", "atoms", "predicted_ev"])
+
+
+def check_output(path: Path, forces: bool) -> None:
+    """Refuse a file name that `write` cannot serve.
+
+    Raises
+    ------
+    OptionError
+        If it ends in something unknown, or in .csv where forces are wanted.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise OptionError(
+            f"{path}: predictions cannot be written to a file named so",
+            f"a name that ends in {', '.join(_SUFFIXES)}",
+        )
+    if forces and path.suffix == ".csv":
+        raise OptionError(f"{path}: forces have no place in a table", "a name ending in .extxyz")
+
+
+def write(predictions: Iterable[Prediction], path: Path) -> None:
+    """Write energies as a table (.csv), or structures with energies and forces (.extxyz, .xyz).
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be written.
+    """
+    with atomic_path(path) as part:
+        if path.suffix == ".csv":
+            table(predictions).to_csv(part, index=False)
+        else:
+            with part.open("w") as out:
+                for prediction in predictions:
+                    ase.io.write(out, _labelled(prediction), format="extxyz")
+
+
+def _labelled(prediction: Prediction) -> Atoms:
+    atoms: Atoms = prediction.atoms.copy()
+    labels: dict[str, float | NDArray[np.float64]] = {"energy": prediction.energy}
+    if prediction.forces is not None:
+        labels |= {"forces": prediction.forces}
+    atoms.calc = SinglePointCalculator(atoms, **labels)
+    return atoms
+
+
+def evaluate(potential: Potential, files: list[Path], progress: Progress = silent) -> Errors:
+    """Compare predictions with the energies, and where there are any the forces, of `files`.
+
+    Raises
+    ------
+    DataError
+        As `predict`, and if a structure has no energy, or there are no structures.
+    """
+    total = count_images(files)
+    energies, sizes, forces = [], [], []
+    for done, (file, index, atoms) in enumerate(_read(files), 1):
+        energy, known = _labels(file, index, atoms)
+        found = _predict(potential, file, index, atoms, forces=known is not None)
+        energies.append(found.energy - energy)
+        sizes.append(len(atoms))
+        if known is not None and found.forces is not None:
+            forces.append(found.forces - known)
+        progress(done, total)
+    if not sizes:
+        raise DataError("no structures to evaluate on", "check the files")
+    return _errors(np.array(energies), np.array(sizes), forces)
+
+
+def _labels(file: Path, index: int, atoms: Atoms) -> tuple[float, NDArray[np.float64] | None]:
+    results = {} if atoms.calc is None else atoms.calc.results
+    energy = results.get("energy")
+    if energy is None or not np.isfinite(energy):
+        raise DataError(
+            f"{file}, structure {index}: it has no energy to compare with",
+            "leave it out, or use `ampflow predict`, which needs none",
+        )
+    return float(energy), results.get("forces")
+
+
+def _errors(
+    energies: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    forces: list[NDArray[np.float64]],
+) -> Errors:
+    per_atom = 1000 * energies / sizes
+    return Errors(
+        structures=len(sizes),
+        atoms=int(sizes.sum()),
+        energy_mae_ev=_mae(energies),
+        energy_rmse_ev=_rmse(energies),
+        energy_mae_mev_per_atom=_mae(per_atom),
+        energy_rmse_mev_per_atom=_rmse(per_atom),
+        structures_with_forces=len(forces),
+        forces_mae_ev_per_angstrom=_mae(np.concatenate(forces)) if forces else None,
+        forces_rmse_ev_per_angstrom=_rmse(np.concatenate(forces)) if forces else None,
+    )
+
+
+def _mae(values: NDArray[np.float64]) -> float:
+    return float(np.abs(values).mean())
+
+
+def _rmse(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt((values**2).mean()))
