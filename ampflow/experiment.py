@@ -205,7 +205,8 @@ class Tuning(_Section):
     )
     hours: float | None = _option(
         None,
-        "Stop starting trials after this long in one run; omit it for no limit.",
+        "End one run after this long; trials that are not finished by then keep their "
+        "checkpoints, and the next run continues them. Omit it for no limit.",
         "hours",
         gt=0,
     )

@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from ampflow.errors import StorageError
-from ampflow.tuning.leases import Leases
+from ampflow.tuning.leases import Holder, Leases
 from ampflow.tuning.spec import PREFIX, StudySpec, claims_folder, journal_path, location_of
 from ampflow.tuning.storage import explain_storage_errors, open_storage, shown
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "HeldTrial",
     "StudySummary",
     "delete_study",
+    "held_trials",
     "list_studies",
     "study_summary",
     "trial_table",
@@ -62,6 +64,43 @@ class StudySummary:
     def finished(self) -> int:
         """Trials that ended."""
         return self.complete + self.pruned + self.failed
+
+
+@dataclass(frozen=True)
+class HeldTrial:
+    """A trial that somebody is working on.
+
+    Parameters
+    ----------
+    study, number
+        Which trial.
+    holder
+        Who: worker, machine, process and batch job.
+    """
+
+    study: str
+    number: int
+    holder: Holder
+
+
+def held_trials(cache: Path) -> list[HeldTrial]:
+    """Return who works on which trial of which study in a cache folder, by study and number.
+
+    Known from the leases alone, without opening a study. Of a worker that was killed on another
+    machine nothing is known until its trial is taken over: it is among them.
+
+    Raises
+    ------
+    StorageError
+        If the folder cannot be read.
+    """
+    folders = sorted(claims_folder(cache, "").glob(f"{PREFIX}*"))
+    held = [
+        HeldTrial(folder.name, int(key), holder)
+        for folder in folders
+        for key, holder in Leases(folder, "").holders().items()
+    ]
+    return sorted(held, key=lambda trial: (trial.study, trial.number))
 
 
 def study_summary(spec: StudySpec, study: optuna.Study | None = None) -> StudySummary:

@@ -49,17 +49,21 @@ class Holder:
         The machine, and within it what process numbers refer to.
     pid, started
         The process, and when it started (seconds since 1970), as numbers are used again.
+    job
+        The batch job that the process belongs to, as Slurm or PBS call it; empty outside of one.
     """
 
     worker: str
     host: str
     pid: int
     started: float
+    job: str = ""
 
     @classmethod
     def here(cls, worker: str) -> Holder:
         """Describe this process."""
-        return cls(worker, _host(), os.getpid(), psutil.Process().create_time())
+        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID", "")
+        return cls(worker, _host(), os.getpid(), psutil.Process().create_time(), job)
 
     @property
     def is_here(self) -> bool:

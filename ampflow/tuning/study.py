@@ -8,8 +8,10 @@ from optuna.trial import TrialState, create_trial
 
 from ampflow.experiment import Training
 from ampflow.tuning.catalogue import (
+    HeldTrial,
     StudySummary,
     delete_study,
+    held_trials,
     list_studies,
     study_summary,
     trial_table,
@@ -21,10 +23,12 @@ from ampflow.tuning.spec import StudySpec, claims_folder
 from ampflow.tuning.storage import explain_storage_errors, open_storage
 
 __all__ = [
+    "HeldTrial",
     "StudySpec",
     "StudySummary",
     "best_training",
     "delete_study",
+    "held_trials",
     "list_studies",
     "open_study",
     "prepare_study",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from optuna.trial import TrialState
 
 from ampflow.tuning.claims import Claim
 from ampflow.tuning.leases import Lease, Leases, keep_alive
+from ampflow.tuning.limits import Ended, Limits
 from ampflow.tuning.results import (
     CHECKPOINT,
     Epoch,
@@ -40,7 +40,11 @@ class Busy(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """The worker was asked to stop; the checkpoint is written."""
+    """The worker is to stop; the checkpoint is written."""
+
+    def __init__(self, why: Ended) -> None:
+        super().__init__(why)
+        self.why = why
 
 
 class _Pruned(Exception):  # noqa: N818 - nothing went wrong
@@ -102,8 +106,8 @@ class TrialRun:
     ----------
     folders
         Leases on the folders of trainings.
-    stop
-        Asked after every epoch.
+    limits
+        Asked after every epoch but the last.
     """
 
     def __init__(
@@ -114,9 +118,9 @@ class TrialRun:
         worker: str,
         objective: Objective,
         folders: Leases,
-        stop: Callable[[], bool],
+        limits: Limits,
     ) -> None:
-        self._spec, self._claim, self._worker, self._stop = spec, claim, worker, stop
+        self._spec, self._claim, self._worker, self._limits = spec, claim, worker, limits
         self._objective, self._folders = objective, folders
         self._trial = optuna.Trial(reopen_study(spec, study, claim.number), claim.trial_id)
         self._steps = set() if claim.is_new else self._reported()
@@ -134,7 +138,7 @@ class TrialRun:
         Busy
             If somebody else is training the same right now.
         Stopped
-            If asked to stop.
+            If asked to stop, or there is no time for another epoch.
         LeaseLost
             If somebody else took the trial over.
         """
@@ -181,8 +185,11 @@ class TrialRun:
 
     def _on_epoch(self, epoch: Epoch) -> None:
         self._note(epoch)
-        if self._stop():
-            raise Stopped
+        if epoch.number < self._options.epochs:
+            # An epoch that a batch job's end cuts off is lost: expect the next to be a long one.
+            why = self._limits.before_epoch(max(self._seconds.values()))
+            if why is not None:
+                raise Stopped(why)
 
     def _note(self, epoch: Epoch) -> None:
         """Take note of an epoch; report it, and end the trial if the pruner says so."""

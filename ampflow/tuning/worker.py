@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ampflow.errors import AmpflowError
 from ampflow.tuning.claims import Claim, Claims
 from ampflow.tuning.leases import GRACE, LeaseLost, Leases
+from ampflow.tuning.limits import MARGIN, Ended, Limits
 from ampflow.tuning.results import Objective
 from ampflow.tuning.sampling import budget
 from ampflow.tuning.spec import StudySpec, claims_folder
@@ -51,7 +51,7 @@ class WorkerSummary:
     dropped
         Trials that somebody else took over.
     ended
-        Why it ended: "done" (no trial is left to claim), "deadline" or "stopped".
+        Why it ended, see `ampflow.tuning.limits.Ended`.
     seconds
         How long it was at work.
     """
@@ -61,7 +61,7 @@ class WorkerSummary:
     pruned: int = 0
     failed: int = 0
     dropped: int = 0
-    ended: Literal["done", "deadline", "stopped"] = "done"
+    ended: Ended = "done"
     seconds: float = 0.0
 
 
@@ -71,6 +71,8 @@ def run_worker(
     *,
     stop: Callable[[], bool] | None = None,
     deadline: float | None = None,
+    job_end: float | None = None,
+    margin: float = MARGIN,
     on_trial: Callable[[TrialReport], None] | None = None,
     objective: Objective | None = None,
     wait: bool = False,
@@ -90,7 +92,14 @@ def run_worker(
         Asked between trials and after every epoch: True leaves the trial, with a checkpoint
         written, for anybody to continue.
     deadline
-        Seconds since 1970 from which on no trial is begun. One that runs is finished.
+        Seconds since 1970 by which the work ends: a trial that is not finished then is left,
+        with a checkpoint written, for the next run to continue.
+    job_end
+        Seconds since 1970 at which the job of this process is killed
+        (`ampflow.tuning.limits.job_end` knows). The work ends before, likewise.
+    margin
+        Seconds before `job_end` at which all is written. No epoch is begun that would not be
+        over by then, and no trial in the last two margins.
     on_trial
         Called after each trial that this worker ended.
     objective
@@ -115,9 +124,9 @@ def run_worker(
         from ampflow.tuning.objective import Potentials  # imports what is compiled
 
         objective = Potentials(spec.store, spec.split)
-    loop = _Loop(spec, worker, objective, stop or (lambda: False), grace)
+    limits = Limits(stop or (lambda: False), deadline, job_end, margin)
     with explain_storage_errors(spec.location):
-        return loop.run(deadline, on_trial, wait)
+        return _Loop(spec, worker, objective, limits, grace).run(on_trial, wait)
 
 
 class _Loop:
@@ -126,10 +135,10 @@ class _Loop:
         spec: StudySpec,
         worker: str,
         objective: Objective,
-        stop: Callable[[], bool],
+        limits: Limits,
         grace: float,
     ) -> None:
-        self._spec, self._worker, self._objective, self._stop = spec, worker, objective, stop
+        self._spec, self._worker, self._objective, self._limits = spec, worker, objective, limits
         self._study = prepare_study(spec)
         folder = claims_folder(spec.cache, spec.name)
         self._claims = Claims(self._study, Leases(folder, worker, grace), budget(spec.tuning))
@@ -137,15 +146,10 @@ class _Loop:
         self._failures: list[str] = []  # reasons, one after the other
         self._summary = WorkerSummary(worker)
 
-    def run(
-        self,
-        deadline: float | None,
-        on_trial: Callable[[TrialReport], None] | None,
-        wait: bool,
-    ) -> WorkerSummary:
+    def run(self, on_trial: Callable[[TrialReport], None] | None, wait: bool) -> WorkerSummary:
         start = time.monotonic()
         busy: set[int] = set()  # trials whose hyperparameters somebody else is training
-        while not self._is_over(deadline):
+        while not self._is_over():
             claim = self._claims.next(busy)
             if claim is not None:
                 report = self._work(claim, busy)
@@ -160,11 +164,9 @@ class _Loop:
         self._summary.seconds = time.monotonic() - start
         return self._summary
 
-    def _is_over(self, deadline: float | None) -> bool:
-        if self._stop():
-            self._summary.ended = "stopped"
-        elif deadline is not None and time.time() >= deadline:
-            self._summary.ended = "deadline"
+    def _is_over(self) -> bool:
+        if self._summary.ended == "done":
+            self._summary.ended = self._limits.before_trial() or "done"
         return self._summary.ended != "done"
 
     def _work(self, claim: Claim, busy: set[int]) -> TrialReport | None:
@@ -175,10 +177,13 @@ class _Loop:
             _log.warning("trial %d was taken over by another worker, dropped", claim.number)
             self._summary.dropped += 1
             return None
-        except (Busy, Stopped) as reason:
+        except Busy:
             claim.lease.release()
-            if isinstance(reason, Busy):
-                busy.add(claim.number)
+            busy.add(claim.number)
+            return None
+        except Stopped as stopped:
+            claim.lease.release()
+            self._summary.ended = stopped.why
             return None
         except BaseException:  # left to be continued: a full disk, a lost database, Ctrl-C
             claim.lease.release()
@@ -189,7 +194,13 @@ class _Loop:
 
     def _end(self, claim: Claim) -> TrialReport:
         run = TrialRun(
-            self._spec, self._study, claim, self._worker, self._objective, self._folders, self._stop
+            self._spec,
+            self._study,
+            claim,
+            self._worker,
+            self._objective,
+            self._folders,
+            self._limits,
         )
         try:
             report = run.run()

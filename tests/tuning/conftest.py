@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,46 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["journal", "sqlite", "postgresql"])
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[str]:
+    """URL of a private MariaDB server, from Debian's package; skip where there is none."""
+    server_program = shutil.which("mariadbd", path="/usr/sbin:/usr/local/sbin")
+    if server_program is None:
+        pytest.skip("no MySQL server installed (Debian: mariadb-server)")
+    pytest.importorskip("pymysql")
+    user = "mysql" if os.geteuid() == 0 else None
+    folder = Path(subprocess.check_output(["mktemp", "-d"], user=user, text=True).strip())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = ["--no-defaults", f"--datadir={folder}/db"]
+    subprocess.run(
+        ["mariadb-install-db", *data, "--auth-root-authentication-method=normal"],
+        user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    with (folder / "start.sql").open("w") as script:
+        script.write("CREATE DATABASE studies;\nCREATE USER me@'127.0.0.1';\n")  # one a line
+        script.write("GRANT ALL ON *.* TO me@'127.0.0.1' WITH GRANT OPTION;\n")
+    server = subprocess.Popen(
+        [server_program, *data, f"--port={port}", "--bind-address=127.0.0.1",
+         f"--socket={folder}/s", f"--init-file={folder}/start.sql", "--skip-name-resolve"],
+        user=user, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while server.poll() is None:  # it listens once its start script is done
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.05)
+        yield f"mysql://me@127.0.0.1:{port}/studies"
+    finally:
+        server.terminate()
+        server.wait()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["journal", "sqlite", "postgresql", "mysql"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The option tuning.storage for each kind of storage."""
-    if request.param == "postgresql":
-        return str(request.getfixturevalue("postgresql"))
+    if request.param in ("postgresql", "mysql"):
+        return str(request.getfixturevalue(request.param))
     return f"sqlite:///{tmp_path}/s.db" if request.param == "sqlite" else ""

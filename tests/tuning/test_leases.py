@@ -98,6 +98,17 @@ def test_holder_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert leases.claim("7") == Lease(tmp_path, "7", 2)
 
 
+# Who looks at a queue of jobs wants to know which job trains what.
+@pytest.mark.parametrize("variable", ["SLURM_JOB_ID", "PBS_JOBID"])
+def test_job_of_a_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    for name in ("SLURM_JOB_ID", "PBS_JOBID"):
+        monkeypatch.delenv(name, raising=False)
+    assert Holder.here("a").job == ""
+    monkeypatch.setenv(variable, "17.head")
+    Leases(tmp_path, "a").claim("7")
+    assert Leases(tmp_path, "b").holders()["7"].job == "17.head"
+
+
 # A lease whose holder has not written its name yet, or never will, is treated alike.
 def test_lease_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 0.0

@@ -18,6 +18,7 @@ from ampflow.tuning.study import (
     StudySpec,
     best_training,
     delete_study,
+    held_trials,
     list_studies,
     open_study,
     prepare_study,
@@ -130,6 +131,21 @@ def test_delete_refuses_while_somebody_works(make_spec: Any) -> None:
     lease.release()
     delete_study(spec.name, spec.cache)
     assert list_studies(spec.cache) == []
+
+
+# Who works on what is known without opening a study, and those that are gone are left out.
+def test_held_trials(make_spec: Any) -> None:
+    one, two = make_spec(), make_spec(seed=2)
+    assert held_trials(one.cache) == []
+    for spec, keys in ((one, ["10", "9"]), (two, ["0"])):
+        for key in keys:
+            Leases(claims_folder(spec.cache, spec.name), f"w{key}").claim(key)
+    lease = Leases(claims_folder(two.cache, two.name), "x").claim("1")
+    assert lease is not None
+    lease.release()
+    held = [(trial.study, trial.number, trial.holder.worker) for trial in held_trials(one.cache)]
+    expected = [(one.name, 9, "w9"), (one.name, 10, "w10"), (two.name, 0, "w0")]
+    assert held == sorted(expected)
 
 
 # Hyperband's brackets, and with them what a sampler sees, are there from the first trial on.

@@ -248,6 +248,34 @@ def test_deadline_begins_no_trial(make_spec: Any, trainer: FakeTrainer) -> None:
     assert open_study(spec).trials == []
 
 
+# A worker whose job ends lets go of its trial in time, also where an epoch takes long, and begins
+# none with no time for it. Whoever comes next goes on with the same trial, and no epoch is lost.
+def test_job_over(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
+    spec = make_spec(trials=2, epochs=40, storage=storage)
+    slow = dataclasses.replace(trainer, delay=0.05)
+    end = time.time() + 1.5
+    summary = run_worker(spec, "w", objective=slow, job_end=end, margin=0.2)
+    assert time.time() < end - 0.2
+    assert summary.ended == "job over"
+    assert summary.complete == summary.dropped == 0
+    assert [trial.state for trial in open_study(spec).trials] == [TrialState.RUNNING]
+    summary = run_worker(spec, "w", objective=trainer, job_end=time.time() + 0.4, margin=0.2)
+    assert (summary.complete, summary.ended) == (0, "job over")
+    assert run_worker(spec, "x", objective=trainer, job_end=time.time() + 999).complete == 2
+    assert len(trainer.epochs()) == len(set(trainer.epochs())) == 80
+
+
+# The time of a run is its own: what is not finished by then is left, with all its epochs.
+def test_deadline_leaves_the_trial(make_spec: Any, trainer: FakeTrainer) -> None:
+    spec = make_spec(trials=1, epochs=40)
+    slow = dataclasses.replace(trainer, delay=0.05)
+    summary = run_worker(spec, "w", objective=slow, deadline=time.time() + 1)
+    assert (summary.complete, summary.ended) == (0, "deadline")
+    assert 0 < len(trainer.epochs()) < 40
+    assert run_worker(spec, "w", objective=trainer).complete == 1
+    assert len(trainer.epochs()) == len(set(trainer.epochs())) == 40
+
+
 def test_damaged_result_is_made_again(make_spec: Any, trainer: FakeTrainer) -> None:
     spec = make_spec(trials=1)
     run_worker(spec, "w", objective=trainer)
