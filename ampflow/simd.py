@@ -22,7 +22,7 @@ from numba.extending import intrinsic, models, overload, register_model
 __all__ = ["Typed", "Vector", "both_less", "eight", "fma", "four", "fused", "lanes", "larger"]
 __all__ += ["length", "like", "load", "load_row", "multiply", "pick", "primitive", "put", "root"]
 __all__ += ["smaller", "splat", "spread", "store", "store_row", "subtract", "total"]
-__all__ += ["where_positive"]
+__all__ += ["where_positive", "zeros"]
 
 Typed = tuple[Any, Callable[[Any, ir.IRBuilder, Any, Any], Any]]
 primitive: Callable[[Callable[..., Any]], Any] = intrinsic  # its own type asks for `_` as well
@@ -110,6 +110,17 @@ def splat(_: Any, scalar: Any) -> Typed:
 def like(_: Any, scalar: Any, vector: Any) -> Typed:
     """Make a vector of one number, as long as another."""
     return _filled(vector, vector.dtype, vector)
+
+
+@primitive
+def zeros(_: Any, numbers: Any) -> Typed:
+    """Make a vector of zeros, as long as a tuple of float64: a length that Python chooses."""
+    vector = Vector(types.float64, numbers.count)
+
+    def generate(context: Any, _builder: Any, _signature: Any, _args: Any) -> Any:
+        return ir.Constant(context.get_value_type(vector), [0.0] * vector.lanes)
+
+    return vector(numbers), generate
 
 
 # Memory

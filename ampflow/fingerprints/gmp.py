@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ampflow.digests import digest
-from ampflow.errors import DataError, OptionError
+from ampflow.errors import OptionError
+from ampflow.fingerprints.blocks import Block, feature_names, make_blocks
 from ampflow.fingerprints.densities import Densities, builtin_densities
-from ampflow.fingerprints.harmonics import MAX_ORDER, solid_multipoles, surface_multipoles
-from ampflow.fingerprints.tables import Angular, make_slopes, make_tables
+from ampflow.fingerprints.harmonics import MAX_ORDER, make_multipoles
+from ampflow.fingerprints.placing import place, refusal
 
 if TYPE_CHECKING:
     from ase import Atoms
     from scipy.sparse import csr_array
 
+    from ampflow.fingerprints.harmonics import Multipoles
+    from ampflow.fingerprints.neighbours import Pairs
+
 __all__ = ["GMP", "KERNEL_VERSION"]
 
 KERNEL_VERSION = 1
 """Raised whenever the same descriptor would give other numbers: stores are named by it."""
+
+
+_WORDS = {
+    "normalize": ("order", "group"),
+    "harmonics": ("solid", "surface"),
+    "rs_setup": ("constant", "scale"),
+}
 
 
 class GMP:
@@ -31,7 +42,7 @@ class GMP:
     Parameters
     ----------
     sigmas
-        Widths of the Gaussian probes in Å, each once.
+        Widths of the Gaussian probes in Å, each once: the same for all orders, or {order: widths}.
     orders
         Orders of the multipoles, 0 to 8, each once.
     cutoff
@@ -40,7 +51,7 @@ class GMP:
         "order": one rotation-invariant feature an order (AMPTorch's GMPOrderNorm). "group": one
         a group of harmonics, orders ascending (AMPTorch's GMP).
     harmonics
-        "solid", or "surface" at radius 1 Å. "group" always has surface harmonics.
+        "solid", or "surface". "group" always has surface harmonics.
     square
         Keep sums of squares; otherwise their root (and "group" keeps the sign of groups of one).
     densities
@@ -48,6 +59,10 @@ class GMP:
     switch_width
         Neighbours fade over this last part of the cutoff, in Å, with two continuous derivatives.
         0: the cut is hard, as AMPTorch's is.
+    rs
+        Radius at which surface harmonics are taken. Solid ones have none.
+    rs_setup
+        "constant": `rs` is in Å. "scale": it is in units of each sigma.
 
     Raises
     ------
@@ -62,7 +77,7 @@ class GMP:
 
     def __init__(
         self,
-        sigmas: Sequence[float],
+        sigmas: Sequence[float] | Mapping[int, Sequence[float]],
         orders: Sequence[int],
         cutoff: float,
         normalize: Literal["order", "group"] = "order",
@@ -70,32 +85,24 @@ class GMP:
         square: bool = False,
         densities: Densities | None = None,
         switch_width: float = 0.0,
+        rs: float = 1.0,
+        rs_setup: Literal["constant", "scale"] = "constant",
     ) -> None:
-        self.sigmas = tuple(float(sigma) for sigma in sigmas)
         self.orders = tuple(int(order) for order in orders)
-        self.cutoff = float(cutoff)
-        self.switch_width = float(switch_width)
         self.normalize = normalize
         self.harmonics = harmonics
+        if normalize == "group":
+            self.harmonics, self.orders = "surface", tuple(sorted(self.orders))
+        self.sigmas = _by_order(sigmas, self.orders)
+        self.cutoff = float(cutoff)
+        self.switch_width = float(switch_width)
+        self.rs, self.rs_setup = (
+            (1.0, "constant") if self.harmonics == "solid" else (float(rs), rs_setup)
+        )
         self.square = bool(square)
         self.densities = builtin_densities() if densities is None else densities
         self._check()
-        if normalize == "group":
-            self.harmonics, self.orders = "surface", tuple(sorted(self.orders))
-        multipoles = (
-            solid_multipoles(self.orders)
-            if self.harmonics == "solid"
-            else surface_multipoles(
-                self.orders, by_group=normalize == "group", signed=not self.square
-            )
-        )
-        self.feature_names = [
-            f"{feature.name}-sigma{sigma}"
-            for feature in multipoles.features
-            for sigma in self.sigmas
-        ]
-        self._multipoles = multipoles
-        self._tables = make_tables(multipoles, self.densities, self.sigmas)
+        self.feature_names = feature_names(self._multipoles_of, self.sigmas)
 
     @property
     def num_features(self) -> int:
@@ -115,7 +122,9 @@ class GMP:
         from ampflow.fingerprints.kernel import features
 
         out = np.empty((len(atoms), self.num_features))
-        self._run(features, atoms, out)
+        run = self._on(atoms)
+        for block in self._blocks:
+            run(features, block, out)
         return out
 
     def vjp(
@@ -150,7 +159,9 @@ class GMP:
         if weights.shape != (len(atoms), self.num_features):
             raise ValueError(f"weights: {weights.shape}, not {len(atoms), self.num_features}")
         gradient, strain = np.zeros((len(atoms), 3)), np.zeros((3, 3))
-        self._run(gradients, atoms, self._slopes, weights, gradient, strain)
+        run = self._on(atoms)
+        for block in self._blocks:
+            run(gradients, block, block.slopes, weights, gradient, strain)
         return gradient, strain
 
     def jacobian(self, atoms: Atoms) -> csr_array:
@@ -167,48 +178,34 @@ class GMP:
         DataError
             As `compute`.
         """
-        from ampflow.compiled import called
         from ampflow.fingerprints.jacobian import assemble, dependences, jacobian
-        from ampflow.fingerprints.neighbours import half_pairs
 
-        numbers, positions, cell, pbc, cutoff, onset = self._place(atoms)
-        for number in set(numbers.tolist()):
-            self.densities.of(number)
-        pairs = called(half_pairs, positions, cell, pbc, cutoff)
-        if pairs.found < 0:
-            raise self._explain(atoms)
-        start, moved = dependences(pairs, len(atoms))
+        run = self._on(atoms)
+        start, moved = dependences(run.pairs, len(atoms))
         data = np.zeros(3 * len(moved) * self.num_features)
-        tables = (*self._tables, self.square, self._slopes)
-        called(jacobian, pairs, numbers, cutoff, onset, *tables, start, moved, data)
+        for block in self._blocks:
+            run(jacobian, block, block.slopes, start, moved, data)
         return assemble(data, start, moved, self.num_features)
 
-    def _run(self, kernel: Callable[..., int], atoms: Atoms, *arrays: Any) -> None:
-        from ampflow.compiled import called
-
-        if called(kernel, *self._place(atoms), *self._tables, self.square, *arrays) != 0:
-            raise self._explain(atoms)
-
-    def _place(self, atoms: Atoms) -> tuple[Any, ...]:
-        """Return numbers, positions, cell, pbc, cutoff and where neighbours begin to fade."""
-        from ampflow.fingerprints.copies import complete_cell
-
-        if len(atoms) == 0:
-            raise DataError("the structure has no atoms")
-        # Copies, so that the kernel meets one kind of array and is compiled once.
-        pbc = np.array(atoms.pbc, dtype=np.bool_)
-        return (
-            np.array(atoms.numbers, dtype=np.int64),
-            np.array(atoms.positions, dtype=np.float64, order="C"),
-            complete_cell(np.array(atoms.cell.array, dtype=np.float64, order="C"), pbc),
-            pbc,
-            self.cutoff,
-            self.cutoff - self.switch_width,
-        )
+    def _on(self, atoms: Atoms) -> _Run:
+        """Find the neighbours in a structure; return what runs kernels on them."""
+        return _Run(self, atoms)
 
     @cached_property
-    def _slopes(self) -> Angular:
-        return make_slopes(self._multipoles)
+    def _blocks(self) -> list[Block]:
+        def radius(sigma: float) -> float:
+            return self.rs * sigma if self.rs_setup == "scale" else self.rs
+
+        return make_blocks(self._multipoles_of, self.densities, self.sigmas, radius, self.square)
+
+    @cached_property
+    def _multipoles_of(self) -> Callable[[Sequence[int]], Multipoles]:
+        return partial(
+            make_multipoles,
+            normalize=self.normalize,
+            harmonics=self.harmonics,
+            square=self.square,
+        )
 
     def config(self, numbers: Iterable[int] | None = None) -> dict[str, Any]:
         """Return all that `from_config` needs, for JSON.
@@ -237,54 +234,37 @@ class GMP:
         return digest(self._parameters, self.densities.digest, KERNEL_VERSION)
 
     def _check(self) -> None:
-        for name, values in (("sigmas", self.sigmas), ("orders", self.orders)):
-            if not values or len(set(values)) < len(values):
-                raise OptionError(f"{name} = {list(values)}: give at least one, each once")
-        if not all(0 < sigma < np.inf for sigma in self.sigmas):
-            raise OptionError(f"sigmas = {list(self.sigmas)}: each must be above 0 (Å)")
+        widths = list(self.sigmas.values())
+        for name, lists in (("sigmas", widths), ("orders", [self.orders])):
+            if not all(lists) or any(len(set(values)) < len(values) for values in lists):
+                raise OptionError(f"{name} = {lists}: give at least one, each once")
+        if not all(0 < sigma < np.inf for values in widths for sigma in values):
+            raise OptionError(f"sigmas = {widths}: each must be above 0 (Å)")
         if not all(0 <= order <= MAX_ORDER for order in self.orders):
             raise OptionError(f"orders = {list(self.orders)}: each must be 0 to {MAX_ORDER}")
         if not 0 < self.cutoff < np.inf:
             raise OptionError(f"cutoff = {self.cutoff}: must be above 0 (Å)")
         if not 0 <= self.switch_width <= self.cutoff:
             raise OptionError(f"switch_width = {self.switch_width}: 0 to the cutoff (Å)")
-        if self.normalize not in ("order", "group"):
-            raise OptionError(f"normalize = {self.normalize!r}", '"order" or "group"')
-        if self.harmonics not in ("solid", "surface"):
-            raise OptionError(f"harmonics = {self.harmonics!r}", '"solid" or "surface"')
-
-    def _explain(self, atoms: Atoms) -> DataError:
-        """Say why the kernel refused a structure."""
-        for number in set(atoms.numbers.tolist()):
-            self.densities.of(number)
-        if not np.isfinite(atoms.positions).all():
-            where = int(np.argmin(np.isfinite(atoms.positions).all(axis=1)))
-            return DataError(f"the position of atom {where} is not finite")
-        if not np.isfinite(atoms.cell.array).all():
-            return DataError("the cell is not finite")
-        vectors = atoms.cell.array[atoms.pbc]
-        if np.linalg.matrix_rank(vectors) < len(vectors):
-            axes = " ".join(name for name, on in zip("abc", atoms.pbc, strict=True) if on)
-            return DataError(
-                f"periodic along {axes}, but its cell vectors there span no volume: "
-                f"{vectors.tolist()}",
-                "give the structure a cell, or set its pbc to False",
-            )
-        return DataError(
-            f"the cutoff of {self.cutoff} Å holds too many copies of the {len(atoms)} atoms",
-            "check the cell (in Å), or choose a smaller fingerprints.cutoff",
-        )
+        if not 0 < self.rs < np.inf:
+            raise OptionError(f"rs = {self.rs}: must be above 0")
+        for name, known in _WORDS.items():
+            if getattr(self, name) not in known:
+                raise OptionError(f"{name} = {getattr(self, name)!r}", " or ".join(known))
 
     @property
     def _parameters(self) -> dict[str, Any]:
+        own_radius = self.rs == 1.0 and self.rs_setup == "constant"
         return {
-            "sigmas": list(self.sigmas),
+            "sigmas": _for_all(self.sigmas),
             "orders": list(self.orders),
             "cutoff": self.cutoff,
             "switch_width": self.switch_width,
             "normalize": self.normalize,
             "harmonics": self.harmonics,
             "square": self.square,
+            # Left out where it is 1 Å: descriptors had the same digest before there was a choice.
+            **({} if own_radius else {"rs": self.rs, "rs_setup": self.rs_setup}),
         }
 
     def __eq__(self, other: object) -> bool:
@@ -296,3 +276,48 @@ class GMP:
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self._parameters.items())
         return f"GMP({options})"
+
+
+class _Run:
+    """Runs compiled code on the neighbours in one structure."""
+
+    def __init__(self, descriptor: GMP, atoms: Atoms) -> None:
+        from ampflow.compiled import called
+        from ampflow.fingerprints.neighbours import half_pairs
+
+        self._atoms, self._descriptor = atoms, descriptor
+        self._numbers = np.array(atoms.numbers, dtype=np.int64)
+        cutoff = descriptor.cutoff
+        self._switch = cutoff - descriptor.switch_width, cutoff
+        self.pairs: Pairs = called(half_pairs, *place(atoms), cutoff)
+        if self.pairs.found < 0:
+            raise self._refusal()
+
+    def __call__(self, kernel: Callable[..., bool], block: Block, *arrays: Any) -> None:
+        from ampflow.compiled import called
+
+        arguments = block.vector, self.pairs, self._numbers, self._switch, *block.tables, *arrays
+        if not called(kernel, *arguments):
+            raise self._refusal()
+
+    def _refusal(self) -> Exception:
+        return refusal(self._atoms, self._descriptor.densities, self._descriptor.cutoff)
+
+
+def _by_order(
+    sigmas: Sequence[float] | Mapping[int, Sequence[float]], orders: Sequence[int]
+) -> dict[int, tuple[float, ...]]:
+    """Order to its sigmas, whichever way they were given."""
+    if not isinstance(sigmas, Mapping):
+        return dict.fromkeys(orders, tuple(float(sigma) for sigma in sigmas))
+    given = {int(order): tuple(map(float, values)) for order, values in sigmas.items()}
+    if set(given) != set(orders):
+        raise OptionError(f"sigmas of orders {sorted(given)}, but orders = {sorted(orders)}")
+    return {order: given[order] for order in orders}
+
+
+def _for_all(sigmas: Mapping[int, tuple[float, ...]]) -> list[float] | dict[str, list[float]]:
+    """One list if all orders have the same sigmas, else {order: list}, for JSON."""
+    if len(set(sigmas.values())) == 1:
+        return list(next(iter(sigmas.values())))
+    return {str(order): list(values) for order, values in sigmas.items()}

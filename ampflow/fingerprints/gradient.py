@@ -9,25 +9,21 @@ from __future__ import annotations
 from math import log, sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ampflow.compiled import entry, helper, inlined
 from ampflow.fingerprints.exponential import exp2
 from ampflow.fingerprints.kernel import (
-    UNKNOWN_ELEMENT,
     Floats,
     Integers,
     Vector,
-    add_pairs,
     fade,
     find_rows,
-    own_multipoles,
     polynomials,
+    sum_multipoles,
 )
-from ampflow.fingerprints.neighbours import Pairs, find_pairs
+from ampflow.fingerprints.neighbours import Pairs
 from ampflow.fingerprints.tables import Angular, Combination, Radial
 from ampflow.simd import (
-    eight,
     fma,
     four,
     length,
@@ -37,6 +33,7 @@ from ampflow.simd import (
     pick,
     store,
     total,
+    zeros,
 )
 
 __all__ = ["PER_SQUARE", "gradients", "radial_slopes", "separate"]
@@ -46,64 +43,47 @@ PER_SQUARE = 2.0 * log(2.0)  # d/d(d²) of 2^(e d²) is e ln 2; d(d²)/dd is 2 d
 
 @entry
 def gradients(
+    vector: tuple[float, ...],
+    pairs: Pairs,
     numbers: Integers,
-    positions: Floats,
-    cell: Floats,
-    pbc: NDArray[np.bool_],
-    cutoff: float,
-    onset: float,
+    switch: tuple[float, float],
     angular: Angular,
     radial: Radial,
     combination: Combination,
-    square: bool,
     slopes: Angular,
     weights: Floats,
     gradient: Floats,
     strain: Floats,
-) -> int:
+) -> bool:
     """Add what `weights` = dE/dfeatures makes of `gradient` (atoms, 3) and `strain` (3, 3).
 
-    `slopes` has four polynomials for each term: itself and its derivatives along x, y, z.
-    Returns 0, or the code of what is wrong.
+    `slopes` has four polynomials for each term: itself and its derivatives along x, y, z. The
+    other arguments, and what is returned, are as in `features`.
     """
-    pairs = find_pairs(positions, cell, pbc, cutoff)
-    if pairs.found < 0:
-        return pairs.found
     known, rows = find_rows(numbers, radial)
-    if not known:
-        return UNKNOWN_ELEMENT
-    switch = onset, cutoff
-    multipoles = own_multipoles(rows, radial)
-    wide = radial.width - radial.width % 8
-    add_pairs(eight(0.0), 0, wide, switch, pairs, rows, angular, radial, multipoles)
-    if wide < radial.width:
-        add_pairs(four(0.0), wide, radial.width, switch, pairs, rows, angular, radial, multipoles)
-    separate(multipoles, radial, combination, square, weights)
-    forces = np.zeros((pairs.found, 3))
-    _pull(eight(0.0), 0, wide, switch, pairs, rows, slopes, radial, multipoles, forces)
-    if wide < radial.width:
-        _pull(
-            four(0.0), wide, radial.width, switch, pairs, rows, slopes, radial, multipoles, forces
-        )
-    _collect(pairs, forces, gradient, strain)
-    return 0
+    if known:
+        zero = zeros(vector)
+        multipoles = sum_multipoles(zero, pairs, rows, switch, angular, radial)
+        separate(length(zero), multipoles, radial, combination, weights)
+        forces = _pull(zero, switch, pairs, rows, slopes, radial, multipoles)
+        _collect(pairs, forces, gradient, strain)
+    return known
 
 
 @helper
 def separate(
-    multipoles: Floats, radial: Radial, combination: Combination, square: bool, weights: Floats
+    lanes: int, multipoles: Floats, radial: Radial, combination: Combination, weights: Floats
 ) -> None:
     """Replace multipoles by dE/dμ. Where a root is zero it has no slope, and 0 is taken."""
     start, component = combination.start, combination.component
-    sigmas = weights.shape[1] // len(combination.signed)
     for i in range(len(weights)):
-        for column in range(radial.width):
-            lanes = min(8, radial.width - column // 8 * 8)
-            base = (i * radial.width + column // 8 * 8) * radial.components + column % 8
+        for sigma in range(radial.width):
+            base = (i * radial.width + sigma // lanes * lanes) * radial.components + sigma % lanes
             for f in range(len(combination.signed)):
                 begin, end = start[f], start[f + 1]
-                factor = weights[i, f * sigmas + column] if column < sigmas else 0.0
-                if not (square or combination.signed[f]):
+                column = combination.column[f, sigma]
+                factor = weights[i, column] if column >= 0 else 0.0
+                if not (combination.square or combination.signed[f]):
                     norm = 0.0
                     for k in range(begin, end):
                         norm += combination.weight[k] * multipoles[base + component[k] * lanes] ** 2
@@ -117,17 +97,14 @@ def separate(
 @helper
 def _pull(
     zero: Vector,
-    begin: int,
-    end: int,
     switch: tuple[float, float],
     pairs: Pairs,
     rows: Integers,
     slopes: Angular,
     radial: Radial,
     multipoles: Floats,
-    forces: Floats,
-) -> None:
-    """Add each pair's dE/dd from the sigmas `begin` to `end`."""
+) -> Floats:
+    """Return each pair's dE/dd, (pairs, 3)."""
     x, y, z, one = pairs.x, pairs.y, pairs.z, four(1.0)
     parent, axis, start = slopes.parent, slopes.axis, slopes.start
     monomial, coefficient, parity = slopes.monomial, slopes.coefficient, slopes.parity
@@ -138,6 +115,7 @@ def _pull(
     terms = np.empty(4 * len(parity))
     exponentials = np.empty(2 * length(zero) * most)
     values = np.empty(2 * length(zero) * radial.functions)
+    forces = np.empty((pairs.found, 3))
     for pair in range(pairs.found):
         if pair % 4 == 0:
             axes = load(x, pair, one), load(y, pair, one), load(z, pair, one)
@@ -148,7 +126,7 @@ def _pull(
         sums = zero, zero, zero, zero, zero
         for seen in range(1 if alike else 2):
             row = pick(rows, i if seen else j)
-            for sigma in range(begin, end, length(zero)):
+            for sigma in range(0, width, length(zero)):
                 at = (row * width + sigma) * most
                 steep = like(square, zero), pick(gaussians, row), at
                 radial_slopes(*steep, exponent, weight, exponentials, values)
@@ -160,9 +138,10 @@ def _pull(
                 )
         share, slope = fade(square, switch)
         along = share * PER_SQUARE * total(sums[3]) + slope * total(sums[4])
-        forces[pair, 0] += share * total(sums[0]) + along * x[pair]
-        forces[pair, 1] += share * total(sums[1]) + along * y[pair]
-        forces[pair, 2] += share * total(sums[2]) + along * z[pair]
+        forces[pair, 0] = share * total(sums[0]) + along * x[pair]
+        forces[pair, 1] = share * total(sums[1]) + along * y[pair]
+        forces[pair, 2] = share * total(sums[2]) + along * z[pair]
+    return forces
 
 
 @inlined

@@ -22,6 +22,7 @@ __all__ = [
     "RadialFunction",
     "derivative",
     "groups",
+    "make_multipoles",
     "solid_multipoles",
     "surface_multipoles",
 ]
@@ -37,6 +38,7 @@ Polynomial = dict[Powers, float]
 class RadialFunction:
     """Σ_g w_g λ_g^power (Σ_k variance[k] v_g^k) exp(-c_g |d|²), g over a density's Gaussians.
 
+    Where the harmonics are of another radius than 1 Å, λ_g is divided by it, and v_g by its square.
     `order` is that of the multipoles that use it; they have the parity (-1)^order.
     """
 
@@ -93,6 +95,15 @@ def groups(order: int) -> list[list[Powers]]:
     ]
 
 
+def make_multipoles(
+    orders: Sequence[int], normalize: str, harmonics: str, square: bool
+) -> Multipoles:
+    """Say which multipoles and features the options of a descriptor ask for."""
+    if harmonics == "solid":
+        return solid_multipoles(orders)
+    return surface_multipoles(orders, by_group=normalize == "group", signed=not square)
+
+
 def solid_multipoles(orders: Sequence[int]) -> Multipoles:
     """Multipoles of real solid harmonics, one feature an order.
 
@@ -113,7 +124,7 @@ def solid_multipoles(orders: Sequence[int]) -> Multipoles:
 
 
 def surface_multipoles(orders: Sequence[int], *, by_group: bool, signed: bool) -> Multipoles:
-    """Multipoles of Cartesian surface harmonics at radius 1 Å, a feature an order or a group.
+    """Multipoles of Cartesian surface harmonics, a feature an order or a group.
 
     Parameters
     ----------
@@ -170,8 +181,9 @@ def _surface_features(
 def _surface_radial(order: int, laplacians: int) -> RadialFunction:
     """Radial function that multiplies ∇^(2q) x^i y^j z^k, q = laplacians.
 
-    The harmonic itself is Σ_m (-1)^m (2(n-m)-1)!! / (2^m m!) ∇^2m x^i y^j z^k (r = 1 Å wherever
-    r occurs), its average Σ_k (v/2)^k / k! ∇^2k of that.
+    The harmonic itself is Σ_m (-1)^m (2(n-m)-1)!! / (2^m m!) rs^(2m-n) ∇^2m x^i y^j z^k (rs
+    wherever r occurs, and divided by rs^n), its average Σ_k (v/2)^k / k! ∇^2k of that. With
+    m + k = q the powers of rs are those of (λ/rs)^(n-2q) (v/rs²)^k.
     """
     variance = []
     for averaged in range(laplacians + 1):

@@ -13,15 +13,14 @@ from ampflow.fingerprints.kernel import (
     Floats,
     Integers,
     Vector,
-    add_pairs,
     fade,
     find_rows,
-    own_multipoles,
     polynomials,
+    sum_multipoles,
 )
 from ampflow.fingerprints.neighbours import Pairs
 from ampflow.fingerprints.tables import Angular, Combination, Radial
-from ampflow.simd import eight, fma, four, length, like, load, multiply, pick, store
+from ampflow.simd import fma, four, length, like, load, multiply, pick, store, zeros
 
 __all__ = ["assemble", "dependences", "jacobian"]
 
@@ -52,47 +51,42 @@ def assemble(data: Floats, start: Integers, moved: Integers, features: int) -> c
 
 @entry
 def jacobian(
+    vector: tuple[float, ...],
     pairs: Pairs,
     numbers: Integers,
-    cutoff: float,
-    onset: float,
+    switch: tuple[float, float],
     angular: Angular,
     radial: Radial,
     combination: Combination,
-    square: bool,
     slopes: Angular,
     start: Integers,
     moved: Integers,
     data: Floats,
-) -> None:
+) -> bool:
     """Add derivatives to `data`: for each atom, [feature, atom it depends on, axis], flat.
 
-    All elements must have a density. `start` and `moved` are what `dependences` returns.
+    `start` and `moved` are what `dependences` returns, the other arguments as in `gradients`.
     """
-    _, rows = find_rows(numbers, radial)
-    switch, wide, width = (onset, cutoff), radial.width - radial.width % 8, radial.width
-    features = len(data) // (3 * len(moved))
-    multipoles = own_multipoles(rows, radial)
-    add_pairs(eight(0.0), 0, wide, switch, pairs, rows, angular, radial, multipoles)
-    if wide < width:
-        add_pairs(four(0.0), wide, width, switch, pairs, rows, angular, radial, multipoles)
-    separate(multipoles, radial, combination, square, np.ones((len(rows), features)))
-    columns = _columns(combination, radial, features)
-    places = start, moved, columns
-    _fill(eight(0.0), 0, wide, switch, pairs, rows, slopes, radial, multipoles, places, data)
-    if wide < width:
-        _fill(four(0.0), wide, width, switch, pairs, rows, slopes, radial, multipoles, places, data)
+    known, rows = find_rows(numbers, radial)
+    if known:
+        zero = zeros(vector)
+        features = len(data) // (3 * len(moved))
+        multipoles = sum_multipoles(zero, pairs, rows, switch, angular, radial)
+        ones = np.ones((len(rows), features))
+        separate(length(zero), multipoles, radial, combination, ones)
+        places = start, moved, _columns(combination, radial)
+        _fill(zero, switch, pairs, rows, slopes, radial, multipoles, places, data)
+    return known
 
 
 @helper
-def _columns(combination: Combination, radial: Radial, features: int) -> Integers:
-    """[component, sigma] to the feature that it is part of, or -1 for a sigma that fills up."""
-    sigmas = features // len(combination.signed)
+def _columns(combination: Combination, radial: Radial) -> Integers:
+    """[component, sigma] to the column that it is part of, or -1."""
     columns = np.full((radial.components, radial.width), -1)
     for f in range(len(combination.signed)):
         for k in range(combination.start[f], combination.start[f + 1]):
-            for sigma in range(sigmas):
-                columns[combination.component[k], sigma] = f * sigmas + sigma
+            for sigma in range(radial.width):
+                columns[combination.component[k], sigma] = combination.column[f, sigma]
     return columns
 
 
@@ -108,8 +102,6 @@ def _find(start: Integers, moved: Integers, centre: int, atom: int) -> int:
 @helper
 def _fill(
     zero: Vector,
-    begin: int,
-    end: int,
     switch: tuple[float, float],
     pairs: Pairs,
     rows: Integers,
@@ -119,7 +111,7 @@ def _fill(
     places: tuple[Integers, Integers, Integers],
     data: Floats,
 ) -> None:
-    """Add what each pair contributes to the features of the sigmas `begin` to `end`."""
+    """Add what each pair contributes to the features."""
     x, y, z, one = pairs.x, pairs.y, pairs.z, four(1.0)
     parent, axis, start = slopes.parent, slopes.axis, slopes.start
     monomial, coefficient = slopes.monomial, slopes.coefficient
@@ -138,7 +130,7 @@ def _fill(
         r2 = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
         for seen in range(2):
             row = rows[ends[1 - seen]]
-            for sigma in range(begin, end, length(zero)):
+            for sigma in range(0, radial.width, length(zero)):
                 at = (row * radial.width + sigma) * radial.most
                 steep = like(r2, zero), radial.gaussians[row], at
                 radial_slopes(*steep, radial.exponent, radial.weight, exponentials, values)

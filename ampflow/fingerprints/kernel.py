@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from ampflow.compiled import entry, helper, inlined
 from ampflow.fingerprints.exponential import exp2
-from ampflow.fingerprints.neighbours import Pairs, find_pairs
+from ampflow.fingerprints.neighbours import Pairs
 from ampflow.fingerprints.tables import Angular, Combination, Radial
 from ampflow.simd import (
-    eight,
     fma,
     four,
     length,
@@ -27,12 +26,10 @@ from ampflow.simd import (
     pick,
     root,
     store,
+    zeros,
 )
 
-__all__ = ["UNKNOWN_ELEMENT", "add_pairs", "fade", "features", "find_rows", "own_multipoles"]
-__all__ += ["polynomials"]
-
-UNKNOWN_ELEMENT = -10
+__all__ = ["fade", "features", "find_rows", "polynomials", "sum_multipoles"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -41,37 +38,26 @@ Vector = Any  # four or eight float64, see simd.py
 
 @entry
 def features(
+    vector: tuple[float, ...],
+    pairs: Pairs,
     numbers: Integers,
-    positions: Floats,
-    cell: Floats,
-    pbc: NDArray[np.bool_],
-    cutoff: float,
-    onset: float,
+    switch: tuple[float, float],
     angular: Angular,
     radial: Radial,
     combination: Combination,
-    square: bool,
     out: Floats,
-) -> int:
-    """Fill `out` (atoms, features of all sigmas); return 0, or the code of what is wrong.
+) -> bool:
+    """Fill the columns of `out` (atoms, any) that `combination` names.
 
-    Neighbours fade between `onset` and `cutoff`; where these are equal, the cut is hard.
+    Neighbours fade between the two distances of `switch`; where these are equal, the cut is hard.
+    `vector` are zeros, as many as a vector has lanes. Returns whether all elements have a density.
     """
-    pairs = find_pairs(positions, cell, pbc, cutoff)
-    if pairs.found < 0:
-        return pairs.found
     known, rows = find_rows(numbers, radial)
-    if not known:
-        return UNKNOWN_ELEMENT
-    switch = onset, cutoff
-    multipoles = own_multipoles(rows, radial)
-    wide = radial.width - radial.width % 8
-    add_pairs(eight(0.0), 0, wide, switch, pairs, rows, angular, radial, multipoles)
-    _combine(eight(0.0), 0, wide, multipoles, radial, combination, square, out)
-    if wide < radial.width:
-        add_pairs(four(0.0), wide, radial.width, switch, pairs, rows, angular, radial, multipoles)
-        _combine(four(0.0), wide, radial.width, multipoles, radial, combination, square, out)
-    return 0
+    if known:
+        zero = zeros(vector)
+        multipoles = sum_multipoles(zero, pairs, rows, switch, angular, radial)
+        _combine(zero, multipoles, radial, combination, out)
+    return known
 
 
 @helper
@@ -102,30 +88,16 @@ def fade(square: float, switch: tuple[float, float]) -> tuple[float, float]:
 
 
 @helper
-def own_multipoles(rows: Integers, radial: Radial) -> Floats:
-    """Begin with what each atom's own density adds, laid out as in `Radial.own`."""
-    own = radial.own
-    size = radial.components * radial.width
-    multipoles = np.empty(len(rows) * size)
-    for i in range(len(rows)):
-        for k in range(0, size, 4):
-            store(multipoles, i * size + k, load(own, rows[i] * size + k, four(0.0)))
-    return multipoles
-
-
-@helper
-def add_pairs(
+def sum_multipoles(
     zero: Vector,
-    begin: int,
-    end: int,
-    switch: tuple[float, float],
     pairs: Pairs,
     rows: Integers,
+    switch: tuple[float, float],
     angular: Angular,
     radial: Radial,
-    multipoles: Floats,
-) -> None:
-    """Add what neighbours contribute to each atom's multipoles of the sigmas `begin` to `end`."""
+) -> Floats:
+    """Return each atom's multipoles, laid out as in `Radial.own`."""
+    multipoles = _own_multipoles(zero, rows, radial)
     first, second, x, y, z = pairs.first, pairs.second, pairs.x, pairs.y, pairs.z
     parent, axis, start = angular.parent, angular.axis, angular.start
     monomial, coefficient, parity = angular.monomial, angular.coefficient, angular.parity
@@ -151,13 +123,26 @@ def add_pairs(
         square = like(x[pair] ** 2 + y[pair] ** 2 + z[pair] ** 2, zero)
         for seen in range(1 if alike else 2):
             row = pick(rows, i if seen else j)
-            for sigma in range(begin, end, length(zero)):
+            for sigma in range(0, width, length(zero)):
                 at = (row * width + sigma) * most
                 _radial(square, pick(gaussians, row), at, exponent, weight, exponentials, values)
                 for back in range(seen, 2 if alike else seen + 1):
                     to = ((j if back else i) * width + sigma) * components
                     term = back * 4 * len(parity) + pair % 4
                     _add(zero, values, terms, term, function, component, multipoles, to)
+    return multipoles
+
+
+@helper
+def _own_multipoles(zero: Vector, rows: Integers, radial: Radial) -> Floats:
+    """Begin with what each atom's own density adds."""
+    own = radial.own
+    size = radial.components * radial.width
+    multipoles = np.empty(len(rows) * size)
+    for i in range(len(rows)):
+        for k in range(0, size, length(zero)):
+            store(multipoles, i * size + k, load(own, rows[i] * size + k, zero))
+    return multipoles
 
 
 @inlined
@@ -253,24 +238,15 @@ def _add(
 
 @helper
 def _combine(
-    zero: Vector,
-    begin: int,
-    end: int,
-    multipoles: Floats,
-    radial: Radial,
-    combination: Combination,
-    square: bool,
-    out: Floats,
+    zero: Vector, multipoles: Floats, radial: Radial, combination: Combination, out: Floats
 ) -> None:
-    """Make features of the sigmas `begin` to `end`: sums of squares, roots, signed multipoles."""
-    start, component = combination.start, combination.component
-    weight, signed = combination.weight, combination.signed
+    """Make features of multipoles: sums of squares, roots, signed multipoles."""
+    start, component, weight = combination.start, combination.component, combination.weight
+    signed, column = combination.signed, combination.column
     lanes = length(zero)
-    sigmas = out.shape[1] // len(signed)
-    last = np.empty(lanes)
-    flat = out.reshape(-1)
+    values = np.empty(lanes)
     for i in range(len(out)):
-        for sigma in range(begin, end, lanes):
+        for sigma in range(0, radial.width, lanes):
             base = (i * radial.width + sigma) * radial.components
             for f in range(len(signed)):
                 value = zero
@@ -278,12 +254,9 @@ def _combine(
                     multipole = load(multipoles, base + pick(component, k) * lanes, zero)
                     weighted = multiply(like(pick(weight, k), zero), multipole)
                     value = weighted if signed[f] else fma(weighted, multipole, value)
-                if not (square or signed[f]):
+                if not (combination.square or signed[f]):
                     value = root(value)
-                column = (i * len(signed) + f) * sigmas + sigma
-                if sigma + lanes <= sigmas:
-                    store(flat, column, value)
-                else:
-                    store(last, 0, value)
-                    for lane in range(sigmas - sigma):
-                        flat[column + lane] = last[lane]
+                store(values, 0, value)
+                for lane in range(lanes):
+                    if column[f, sigma + lane] >= 0:
+                        out[i, column[f, sigma + lane]] = values[lane]

@@ -19,7 +19,11 @@ from ampflow.simd import both_less, fma, four, load, multiply, pick, put, subtra
 
 __all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "find_pairs", "half_pairs"]
 
-NOT_FINITE, BAD_CELL = -1, -2  # in place of a number of pairs
+# In place of a number of pairs. Helpers are compiled for each whole number that Python wrote out,
+# but once for all numbers of numpy's.
+NOT_FINITE: Any = np.int64(-1)
+BAD_CELL: Any = np.int64(-2)
+_NONE: Any = np.int64(0)
 _PAD = 4  # readable entries after the last pair, for vectors
 
 
@@ -81,7 +85,7 @@ def find_pairs(
         margin[k] = cutoff * sqrt(per_height) + 1e-9
     total, points, owner = make_copies(wrapped, scaled, cell, pbc, margin)
     if total < 0:
-        return _nothing(TOO_MANY)
+        return _nothing(total)
     return _search(points, owner, total, len(positions), cutoff)
 
 
@@ -142,13 +146,13 @@ def _search(
     room = 32 * n
     first, second = np.empty(room + _PAD, np.int64), np.empty(room + _PAD, np.int64)
     dx, dy, dz = np.empty(room + _PAD), np.empty(room + _PAD), np.empty(room + _PAD)
-    done = 0
+    done = _NONE
     for at in range(total):
         i = order[at]
         if i >= n:
             continue
         centre = four(x[at]), four(y[at]), four(z[at])
-        found = 0
+        found = _NONE
         for a in range(max(place[i, 0] - 1, 0), min(place[i, 0] + 2, across[0])):
             for b in range(max(place[i, 1] - 1, 0), min(place[i, 1] + 2, across[1])):
                 row = (a * across[1] + b) * across[2]

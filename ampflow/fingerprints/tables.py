@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from ampflow.fingerprints.densities import Densities
 from ampflow.fingerprints.harmonics import Multipoles, Polynomial, Powers, derivative
 
-__all__ = ["Angular", "Combination", "Radial", "make_slopes", "make_tables"]
+__all__ = ["Angular", "Combination", "Radial", "make_angular", "make_combination", "make_radial"]
+__all__ += ["make_slopes"]
 
-_WIDE, _NARROW = 8, 4  # sigmas computed at a time; the narrow vector is for a remainder
 _TOGETHER = 4  # radial functions computed at a time
 
 Floats = NDArray[np.float64]
@@ -41,9 +41,8 @@ class Angular(NamedTuple):
 class Radial(NamedTuple):
     """Radial functions of each element, and which multipoles they go to.
 
-    Sigmas are divided into vectors of eight, and one of four where that is enough for the rest:
-    `width` in all. "[row, vector, any, lane]" is flat: for each row, one (any, lane) array after
-    the other.
+    Sigmas are divided into vectors, the last filled up: `width` in all. "[row, vector, any, lane]"
+    is flat: for each row, one (any, lane) array after the other.
 
     Parameters
     ----------
@@ -78,24 +77,24 @@ class Radial(NamedTuple):
 
 
 class Combination(NamedTuple):
-    """Feature f: Σ weight mu², or mu itself where signed[f], over start[f] to start[f+1]."""
+    """Feature f: Σ weight mu² over start[f] to start[f+1], its root, or mu itself.
+
+    It is mu where signed[f], and no root is taken where `square`. Its value for one sigma belongs
+    into column[f, sigma], or nowhere if that is -1: such sigmas fill up a vector.
+    """
 
     start: Integers
     component: Integers
     weight: Floats
     signed: NDArray[np.bool_]
+    square: bool
+    column: Integers
 
 
-def make_tables(
-    multipoles: Multipoles, densities: Densities, sigmas: Sequence[float]
-) -> tuple[Angular, Radial, Combination]:
-    """Lay out everything that depends on the descriptor and not on a structure."""
+def make_angular(multipoles: Multipoles) -> Angular:
+    """Lay out the polynomial of each term."""
     polynomials = [polynomial for terms in multipoles.terms for _, polynomial in terms]
-    return (
-        _angular(polynomials, _parity(multipoles)),
-        _radial(multipoles, densities, sigmas),
-        _combination(multipoles),
-    )
+    return _angular(polynomials, _parity(multipoles))
 
 
 def make_slopes(multipoles: Multipoles) -> Angular:
@@ -143,18 +142,32 @@ def _angular(polynomials: Sequence[Polynomial], parity: Floats) -> Angular:
     )
 
 
-def _radial(multipoles: Multipoles, densities: Densities, sigmas: Sequence[float]) -> Radial:
+def make_radial(
+    multipoles: Multipoles, densities: Densities, sigmas: Floats, radii: Floats, lanes: int
+) -> Radial:
+    """Lay out radial functions.
+
+    Parameters
+    ----------
+    multipoles, densities
+        What is probed, with what.
+    sigmas
+        (sigmas,) in Å, as many as fill whole vectors.
+    radii
+        (sigmas,) in Å, where r is set in surface harmonics.
+    lanes
+        Sigmas in a vector.
+    """
     elements = densities.elements
     row_of = np.full(max(elements) + 1, -1)
     row_of[list(elements)] = np.arange(len(elements))
     gaussians = [len(densities.of(number)) for number in elements]
-    width = -(-len(sigmas) // _NARROW) * _NARROW
+    width = len(sigmas)
     functions = -(-len(multipoles.radial) // _TOGETHER) * _TOGETHER
-    filled = np.array([*sigmas, *[sigmas[-1]] * (width - len(sigmas))])
     exponent = np.zeros((len(elements), max(gaussians), width))
     weight = np.zeros((len(elements), max(gaussians), functions, width))
     for row, (number, count) in enumerate(zip(elements, gaussians, strict=True)):
-        exponents, weights = _of_density(multipoles, densities.of(number), filled)
+        exponents, weights = _of_density(multipoles, densities.of(number), sigmas, radii)
         exponent[row, :count] = exponents
         weight[row, :count, : len(multipoles.radial)] = weights.swapaxes(0, 1)
     own = np.zeros((len(elements), multipoles.components, width))
@@ -168,15 +181,17 @@ def _radial(multipoles: Multipoles, densities: Densities, sigmas: Sequence[float
         multipoles.components,
         row_of,
         np.array(gaussians),
-        _by_vector(exponent),
-        _by_vector(weight),
-        _by_vector(own),
+        _by_vector(exponent, lanes),
+        _by_vector(weight, lanes),
+        _by_vector(own, lanes),
         np.array([f for f, terms in enumerate(multipoles.terms) for _ in terms]),
         np.array([component for terms in multipoles.terms for component, _ in terms]),
     )
 
 
-def _of_density(multipoles: Multipoles, density: Floats, sigma: Floats) -> tuple[Floats, Floats]:
+def _of_density(
+    multipoles: Multipoles, density: Floats, sigma: Floats, radius: Floats
+) -> tuple[Floats, Floats]:
     """Exponents (Gaussians, sigmas) and weights (radial functions, Gaussians, sigmas).
 
     The product of the probe exp(-α r²) and a Gaussian exp(-β |r-d|²) is a Gaussian of exponent
@@ -188,28 +203,33 @@ def _of_density(multipoles: Multipoles, density: Floats, sigma: Floats) -> tuple
     shift, variance = beta / gamma, 1 / (2 * gamma)
     volume = amplitude * (np.pi / gamma) ** 1.5 * (alpha / np.pi) ** (multipoles.probe_norm / 2)
     weights = [
-        volume * shift**function.power * polyval(variance, function.variance)
+        volume
+        * (shift / radius) ** function.power
+        * polyval(variance / radius**2, function.variance)
         for function in multipoles.radial
     ]
     return -alpha * shift / np.log(2), np.array(weights)
 
 
-def _by_vector(table: Floats) -> Floats:
+def _by_vector(table: Floats, lanes: int) -> Floats:
     """[row, ..., sigma] to [row, vector, ..., lane], flat."""
     rows, sigmas = len(table), table.shape[-1]
     vectors = [
-        table[..., begin : begin + _WIDE].reshape(rows, -1) for begin in range(0, sigmas, _WIDE)
+        table[..., begin : begin + lanes].reshape(rows, -1) for begin in range(0, sigmas, lanes)
     ]
     return np.concatenate(vectors, axis=1).ravel()
 
 
-def _combination(multipoles: Multipoles) -> Combination:
+def make_combination(multipoles: Multipoles, square: bool, column: Integers) -> Combination:
+    """Lay out how multipoles make features, and into which columns these belong."""
     features = multipoles.features
     return Combination(
         _starts([feature.weights for feature in features]),
         np.array([component for feature in features for component in feature.weights]),
         np.array([weight for feature in features for weight in feature.weights.values()]),
         np.array([feature.signed for feature in features]),
+        square,
+        column,
     )
 
 

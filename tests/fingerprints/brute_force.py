@@ -19,24 +19,29 @@ Array = NDArray[np.float64]
 def brute_force(
     atoms: Atoms,
     gaussians: Mapping[int, Array],
-    sigmas: Sequence[float],
+    sigmas: Sequence[float] | Mapping[int, Sequence[float]],
     orders: Sequence[int],
     cutoff: float,
     normalize: str,
     harmonics: str,
     square: bool,
+    rs: float = 1.0,
+    rs_setup: str = "constant",
 ) -> Array:
     """(atoms, features), columns as in AMPTorch: orders, groups, sigmas (fastest)."""
+    widths = sigmas if isinstance(sigmas, Mapping) else dict.fromkeys(orders, sigmas)
     rows = []
     for i in range(len(atoms)):
         near = neighbours(atoms, i, cutoff)
-        columns = [
-            features(near, gaussians, order, sigma, normalize, harmonics, square)
-            for order in orders
-            for sigma in sigmas
-        ]
-        per_order = [columns[k * len(sigmas) : (k + 1) * len(sigmas)] for k in range(len(orders))]
-        rows.append(np.concatenate([np.array(block).T.ravel() for block in per_order]))
+        blocks = []
+        for order in orders:
+            columns = []
+            for sigma in widths[order]:
+                surface = rs * (sigma if rs_setup == "scale" else 1.0)
+                radius = None if harmonics == "solid" else surface
+                columns.append(features(near, gaussians, order, sigma, normalize, radius, square))
+            blocks.append(np.array(columns).T.ravel())
+        rows.append(np.concatenate(blocks))
     return np.array(rows)
 
 
@@ -64,13 +69,11 @@ def features(
     order: int,
     sigma: float,
     normalize: str,
-    harmonics: str,
+    radius: float | None,
     square: bool,
 ) -> list[float]:
     powers = [p for p in product(range(order, -1, -1), repeat=3) if sum(p) == order]
-    mu = dict(
-        zip(powers, multipoles(near, gaussians, powers, sigma, harmonics == "solid"), strict=True)
-    )
+    mu = dict(zip(powers, multipoles(near, gaussians, powers, sigma, radius), strict=True))
     if normalize == "order":
         total = sum(factorial(order) / prod(map(factorial, p)) * mu[p] ** 2 for p in powers)
         return [float(total if square else sqrt(total))]
@@ -88,7 +91,7 @@ def multipoles(
     gaussians: Mapping[int, Array],
     powers: list[tuple[int, int, int]],
     sigma: float,
-    solid: bool,
+    radius: float | None,
 ) -> Array:
     """Integrals of probe times harmonic times density, one for each (i, j, k)."""
     order = sum(powers[0])
@@ -104,14 +107,14 @@ def multipoles(
             decay = np.exp(-alpha * beta / gamma * np.sum(away**2, axis=1))
             height = amplitude * (alpha / gamma) ** 1.5 * np.outer(decay, weight)
             for k, p in enumerate(powers):
-                total[k] += np.sum(height * harmonic(p, points, solid))
+                total[k] += np.sum(height * harmonic(p, points, radius))
     return total
 
 
-def harmonic(powers: tuple[int, int, int], points: Array, solid: bool) -> Array:
-    """Maxwell-Cartesian harmonic at some points; surface: r = 1 wherever r occurs."""
+def harmonic(powers: tuple[int, int, int], points: Array, surface: float | None) -> Array:
+    """Maxwell-Cartesian harmonic at some points, solid or divided by r^n with r constant."""
     order = sum(powers)
-    radius = np.linalg.norm(points, axis=-1) if solid else 1.0
+    radius = np.linalg.norm(points, axis=-1) if surface is None else surface
     value = np.zeros(points.shape[:-1])
     for removed in product(*(range(p // 2 + 1) for p in powers)):
         m = sum(removed)
@@ -120,4 +123,4 @@ def harmonic(powers: tuple[int, int, int], points: Array, solid: bool) -> Array:
             factor *= comb(p, 2 * q) * prod(range(2 * q - 1, 0, -2))
         left = [p - 2 * q for p, q in zip(powers, removed, strict=True)]
         value += factor * np.prod(points**left, axis=-1) * radius ** (2 * m)
-    return value
+    return value if surface is None else np.asarray(value / surface**order)

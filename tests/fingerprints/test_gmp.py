@@ -8,8 +8,10 @@ import pytest
 from ase import Atoms
 from brute_force import brute_force
 
+from ampflow.digests import digest
 from ampflow.errors import DataError, OptionError
 from ampflow.fingerprints import GMP, Densities
+from ampflow.fingerprints.gmp import KERNEL_VERSION
 
 # Made up; the last has amplitudes that cancel, as fits of heavy atoms do.
 DENSITIES = Densities(
@@ -84,6 +86,86 @@ def test_high_orders(kind: str, square: bool) -> None:
     atoms = STRUCTURES["molecule without a cell"]
     ours = GMP(densities=DENSITIES, **options).compute(atoms)
     assert_exact(ours, brute_force(atoms, DENSITIES.gaussians, **options))
+
+
+@pytest.mark.parametrize("setup", ["constant", "scale"])
+@pytest.mark.parametrize("normalize", ["order", "group"])
+def test_radius_of_surface_harmonics(normalize: str, setup: str) -> None:
+    # Surface harmonics are those of the radius that is given, in Å or in units of sigma.
+    options: dict[str, Any] = {
+        "sigmas": [0.4, 1.3],
+        "orders": [0, 1, 2, 3, 4, 7],
+        "cutoff": 3.1,
+        "normalize": normalize,
+        "harmonics": "surface",
+        "square": False,
+        "rs": 0.7,
+        "rs_setup": setup,
+    }
+    atoms = STRUCTURES["slab, vector along c missing"]
+    ours = GMP(densities=DENSITIES, **options).compute(atoms)
+    assert_exact(ours, brute_force(atoms, DENSITIES.gaussians, **options))
+
+
+def test_radius_of_1_is_the_default() -> None:
+    # A radius of 1 Å changes nothing, and solid harmonics have none: the same descriptors.
+    options: dict[str, Any] = {"sigmas": [0.5], "orders": [2], "cutoff": 4.0}
+    surface = {**options, "harmonics": "surface"}
+    assert GMP(rs=1.0, rs_setup="constant", **surface) == GMP(**surface)
+    assert GMP(rs=0.5, rs_setup="scale", **options) == GMP(**options)
+    assert GMP(rs=1.0, rs_setup="scale", **surface) != GMP(**surface)
+    assert GMP(rs=0.5, **surface) != GMP(**surface)
+
+
+PER_ORDER = {
+    "shared by some": {0: [0.3, 0.8, 1.3, 2.0, 3.0], 2: [0.8, 2.0], 3: [0.8]},
+    "nothing shared": {0: [0.3], 2: [0.5, 0.9], 3: [1.7]},
+    "in any order, vectors of both lengths": {
+        3: [1.0, 0.5],
+        0: [*np.linspace(2.0, 0.2, 11).tolist(), 0.5],
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ["solid", "surface", "group"])
+@pytest.mark.parametrize("name", PER_ORDER)
+def test_sigmas_of_each_order(name: str, kind: str) -> None:
+    # Each order has its own sigmas, in the order given, whichever others are computed with them.
+    sigmas = PER_ORDER[name]
+    options: dict[str, Any] = {
+        "cutoff": 2.9,
+        "normalize": "group" if kind == "group" else "order",
+        "harmonics": "solid" if kind == "solid" else "surface",
+        "square": True,
+    }
+    atoms = STRUCTURES["skewed crystal"]
+    orders = sorted(sigmas) if kind == "group" else list(sigmas)
+    descriptor = GMP(sigmas, list(sigmas), densities=DENSITIES, **options)
+    exact = brute_force(atoms, DENSITIES.gaussians, sigmas, orders, **options)
+    assert_exact(descriptor.compute(atoms), exact)
+    parts = [GMP(sigmas[order], [order], densities=DENSITIES, **options) for order in orders]
+    assert descriptor.feature_names == [name for part in parts for name in part.feature_names]
+    weights = np.random.default_rng(0).normal(size=exact.shape)
+    columns = np.cumsum([0, *(part.num_features for part in parts)])
+    pulled = [
+        part.vjp(atoms, weights[:, begin:end])
+        for part, begin, end in zip(parts, columns, columns[1:], strict=False)
+    ]
+    gradient, strain = descriptor.vjp(atoms, weights)
+    for ours, theirs in ((gradient, 0), (strain, 1)):
+        expected = sum(part[theirs] for part in pulled)
+        np.testing.assert_allclose(ours, expected, atol=1e-12 * np.abs(expected).max())
+    product = descriptor.jacobian(atoms).T @ weights.ravel()
+    np.testing.assert_allclose(product, gradient.ravel(), atol=1e-12 * np.abs(gradient).max())
+
+
+def test_same_sigmas_written_for_each_order() -> None:
+    # Writing one list for each order is writing it once; orders without sigmas are refused.
+    options: dict[str, Any] = {"cutoff": 4.0, "densities": DENSITIES}
+    assert GMP({1: [0.5], 0: [0.5]}, [0, 1], **options) == GMP([0.5], [0, 1], **options)
+    for wrong in ({0: [0.5]}, {0: [0.5], 1: []}, {0: [0.5], 1: [0.5], 2: [0.5]}):
+        with pytest.raises(OptionError, match="sigmas"):
+            GMP(wrong, [0, 1], **options)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 9, 12, 13, 17])
@@ -170,12 +252,14 @@ def test_bad_structures(atoms: Atoms, message: str) -> None:
         {"cutoff": float("inf")},
         {"normalize": "none"},
         {"harmonics": "liquid"},
+        {"rs": 0.0, "harmonics": "surface"},
+        {"rs_setup": "none", "harmonics": "surface"},
     ],
 )
 def test_bad_options(change: dict[str, Any]) -> None:
     # Parameters that make no sense are refused by name.
     options: dict[str, Any] = {"sigmas": [1.0], "orders": [0], "cutoff": 5.0, **change}
-    with pytest.raises(OptionError, match=next(iter(change))):
+    with pytest.raises(OptionError, match=f"^{next(iter(change))}"):
         GMP(densities=DENSITIES, **options)
 
 
@@ -198,8 +282,26 @@ def test_config_round_trip() -> None:
     assert again.digest == descriptor.digest
     fewer = GMP.from_config(descriptor.config([8, 1]))
     assert fewer.densities.elements == (1, 8)
+    sigmas = {0: [0.02, 0.7], 3: [0.7]}
+    other = GMP(sigmas, [3, 0], 4.5, harmonics="surface", rs=0.5, rs_setup="scale")
+    again = GMP.from_config(json.loads(json.dumps(other.config([1, 8]))))
+    assert again.feature_names == other.feature_names
+    assert again == GMP.from_config(other.config([8, 1]))
     water = STRUCTURES["molecule without a cell"]
     np.testing.assert_array_equal(fewer.compute(water), descriptor.compute(water))
+    np.testing.assert_array_equal(again.compute(water), other.compute(water))
+
+
+def test_old_configs_load() -> None:
+    # What earlier versions wrote, without radius and switch, is read, and has the digest it had.
+    densities = {"H": [[0.4, 1.7]]}
+    old = {"sigmas": [0.5, 1.0], "orders": [0, 1], "cutoff": 4.0, "normalize": "order"}
+    old |= {"harmonics": "surface", "square": False}
+    descriptor = GMP.from_config({**old, "densities": densities})
+    assert descriptor.digest == GMP.from_config(descriptor.config()).digest
+    assert descriptor.digest == digest(
+        {**old, "switch_width": 0.0}, Densities.from_json(densities).digest, KERNEL_VERSION
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,6 +313,8 @@ def test_config_round_trip() -> None:
         {"normalize": "group"},
         {"harmonics": "surface"},
         {"square": True},
+        {"switch_width": 1.0},
+        {"sigmas": {0: [0.5, 1.0], 1: [0.5]}},
         {"densities": DENSITIES.subset([1, 8])},
     ],
 )

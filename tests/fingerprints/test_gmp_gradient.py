@@ -26,6 +26,21 @@ KINDS: dict[str, dict[str, Any]] = {
     "groups": {"normalize": "group"},
     "groups, squares": {"normalize": "group", "square": True},
     "order 5": {"orders": [5], "sigmas": [0.5, 1.0]},
+    "surface of a radius": {"harmonics": "surface", "rs": 0.6, "rs_setup": "scale"},
+    **{
+        f"orders 0 to 8, {name}{', squares' * square}": {
+            "orders": range(9),
+            "sigmas": [0.5, 1.4],
+            "square": square,
+            **kind,
+        }
+        for name, kind in {
+            "solid": {},
+            "surface": {"harmonics": "surface"},
+            "groups": {"normalize": "group"},
+        }.items()
+        for square in (False, True)
+    },
 }
 
 
