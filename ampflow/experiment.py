@@ -7,6 +7,7 @@ file, `--set`, the form in Prefect's UI and the documentation are all made from 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -135,19 +136,103 @@ class Training(_Section):
     dropout_rate: float = _option(
         0.0, "Share of nodes dropped in training after each hidden layer.", ge=0, lt=1
     )
-    epochs: int = _option(100, "Passes over the train part.", ge=1)
-    batch_size: int = _option(16, "Structures a step of the optimiser.", ge=1)
-    lr: float = _option(1e-2, "Adam's learning rate at the start.", gt=0)
-    gamma: float = _option(
-        0.7, "The learning rate is multiplied by this every `step_size` epochs.", gt=0, le=1
+    epochs: int = _option(100, "Passes over the train part, at most.", ge=1)
+    patience: int = _option(
+        0, "Stop after this many epochs without a better validation error; 0: never.", ge=0
     )
-    step_size: int = _option(15, "Epochs between two decays of the learning rate.", ge=1)
+    batch_size: int = _option(
+        16, "Structures, or atoms (`batch_unit`), a step of the optimiser.", ge=1
+    )
+    batch_unit: Literal["structures", "atoms"] = _option(
+        "structures",
+        'What `batch_size` counts. With "atoms" a batch has as many whole structures as fit, but '
+        "at least one.",
+    )
+    loss: Literal["mae", "mse", "huber"] = _option(
+        "mae",
+        "What is made small: the mean absolute error of the energies per structure, the mean "
+        "squared one, or Huber's, which is squared below `huber_delta` and linear above.",
+    )
+    huber_delta: float = _option(0.1, "Where Huber's loss becomes linear.", "eV", gt=0)
+    optimizer: Literal["adam", "adamw", "lbfgs"] = _option(
+        "adam",
+        "Adam, AdamW (with `weight_decay`), or L-BFGS: one step an epoch from the whole train "
+        "part; lr, schedule, batches and clip do not apply to it.",
+    )
+    weight_decay: float = _option(
+        0.01, "AdamW's: each step shrinks the weights by this times lr.", ge=0
+    )
+    lr: float = _option(1e-2, "Learning rate: at the start, or the highest of one-cycle.", gt=0)
+    schedule: Literal["step", "cosine", "one-cycle", "plateau"] = _option(
+        "step",
+        "How the learning rate changes from epoch to epoch: times `gamma` every `step_size` "
+        "epochs; down to 0 along a cosine; up for 30 % of the epochs and then down; or times "
+        "`gamma` after `step_size` epochs without a better validation error.",
+    )
+    gamma: float = _option(
+        0.7, "What the step and plateau schedules multiply the learning rate by.", gt=0, le=1
+    )
+    step_size: int = _option(
+        15, "Epochs between two decays (step), or without improvement before one (plateau).", ge=1
+    )
+    clip: float = _option(
+        0.0,
+        "Gradients longer than this are shortened to it; 0: none is. In the loss's own unit, where "
+        "energies are of order one.",
+        ge=0,
+    )
+    ema_decay: float = _option(
+        0.0,
+        "Validate and keep a running average of the weights, in which each step's weigh one minus "
+        "this (and more in the first steps); 0: the weights themselves.",
+        ge=0,
+        lt=1,
+    )
+    references: Literal["fit", "given", "none"] = _option(
+        "fit",
+        "Energies an element that are taken off before training: fitted to the train part by least "
+        "squares, those of `reference_energies`, or none.",
+    )
+    ridge: float = _option(
+        0.0,
+        "Pulls fitted reference energies towards the mean energy per atom, most where compositions "
+        "say least; 0: plain least squares.",
+        ge=0,
+    )
     precision: Literal["float32", "float64"] = _option(
         "float32", "Floating-point type of the network. Energies are always summed in float64."
     )
     device: Literal["auto", "cpu", "cuda"] = _option(
         "auto", '"auto": the CPU, which is faster for networks this small.'
     )
+    checkpoint_seconds: float = _option(
+        10.0, "A checkpoint is written at the first epoch's end after this long.", "seconds", ge=0
+    )
+    checkpoint_epochs: int = _option(
+        0, "A checkpoint is also written every so many epochs; 0: only by the clock.", ge=0
+    )
+    # Last, since a file has it as a table of its own.
+    reference_energies: dict[str, float] = _option(
+        {}, 'Energy of each element, for references = "given".', "eV per atom"
+    )
+
+    @field_validator("reference_energies")
+    @classmethod
+    def _elements_exist(cls, energies: dict[str, float]) -> dict[str, float]:
+        from ase.data import chemical_symbols
+
+        if unknown := sorted(set(energies) - set(chemical_symbols[1:])):
+            raise ValueError(f"no such element: {', '.join(unknown)}")
+        return energies
+
+    def decisive(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """Return the options that the result depends on, but for `exclude`, in JSON's types.
+
+        Names of studies and trainings are made of these.
+        """
+        return self.model_dump(
+            mode="json", exclude={"checkpoint_seconds", "checkpoint_epochs", *exclude}
+        )
 
 
 class Range(_Section):

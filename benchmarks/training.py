@@ -23,6 +23,7 @@ from ampflow.experiment import Training
 from ampflow.potential.cpu_engine import CpuEngine
 from ampflow.potential.engine import Engine, Samples
 from ampflow.potential.network import Network
+from ampflow.potential.schedules import batch_ends
 from ampflow.potential.state import State
 from ampflow.potential.torch_engine import TorchEngine
 
@@ -58,13 +59,14 @@ def samples(structures: int, atoms: int, precision: str) -> Samples:
     return Samples(features, offsets, random.normal(size=structures))
 
 
-def epochs(engine: Engine, network: Network, precision: str) -> Callable[[], object]:
-    state = State.begin(network.initial(0).astype(precision))
+def epochs(engine: Engine, network: Network, options: Training) -> Callable[[], object]:
+    state = State.begin(network.initial(0).astype(options.precision), options)
     order = np.random.default_rng(0).permutation(STRUCTURES)
+    ends = batch_ends(np.zeros(STRUCTURES, np.int64), options)
 
     def one() -> None:
-        engine.epoch(state, order, 1e-3, key=1)
-        engine.error(state.weights)
+        engine.epoch(state, order, ends, 1e-3, key=1)
+        engine.error(state.judged)
 
     return one
 
@@ -95,10 +97,8 @@ def compare(options: Training, turns: int) -> None:
     validation = samples(STRUCTURES // 10, ATOMS // 10, options.precision)
     parts = (network, train, validation, options)
     rivals = [
-        Timed("ampflow", epochs(CpuEngine(*parts), network, options.precision)),
-        Timed(
-            "torch, same batches", epochs(TorchEngine(*parts, "cpu"), network, options.precision)
-        ),
+        Timed("ampflow", epochs(CpuEngine(*parts), network, options)),
+        Timed("torch, same batches", epochs(TorchEngine(*parts, "cpu"), network, options)),
         Timed("torch, one batch, no validation", full_batch(network, train, options.precision)),
     ]
     for timed in rivals:

@@ -12,7 +12,7 @@ from ampflow.experiment import Training
 from ampflow.potential import kernels
 from ampflow.potential.activations import ACTIVATIONS
 from ampflow.potential.engine import Samples
-from ampflow.potential.kernels import Adam, Block, Part, Shape
+from ampflow.potential.kernels import LOSSES, Block, Part, Rule, Shape, Vectors
 from ampflow.potential.network import Network
 from ampflow.potential.state import State
 
@@ -30,31 +30,51 @@ class CpuEngine:
         kind = ACTIVATIONS[network.activation]
         self._shape = Shape(network.features, network.layers, network.nodes, kind)
         self._options = options
+        self._delta = options.huber_delta / train.unit
         self._train, self._validation = _part(train), _part(validation)
-        self._everything = np.arange(len(validation))
         self._block = _block(self._shape, _block_length(train, validation), options.precision)
         self._gradient = np.zeros(network.size, options.precision)
 
-    def epoch(self, state: State, order: NDArray[np.int64], lr: float, key: int) -> float:
+    def epoch(
+        self, state: State, order: NDArray[np.int64], ends: NDArray[np.int64], lr: float, key: int
+    ) -> float:
         """Step once a batch through the train samples in `order`."""
-        batch, rate = self._options.batch_size, self._options.dropout_rate
-        steps = len(state.history) * -(-len(order) // batch)
-        vectors = Adam(state.weights, self._gradient, state.first, state.second)
-        total = called(
-            kernels.epoch,
-            *(self._shape, self._train, order, batch, vectors, steps, lr, rate, key, self._block),
-        )
-        return float(total) / len(order)
+        memory = state.memory
+        moments = memory["first"], memory["second"], memory["average"]
+        vectors = Vectors(state.weights, self._gradient, *moments)
+        rule, steps = self._rule(kernels.STEP, lr), state.steps
+        state.steps += len(ends)
+        return self._run(self._train, order, ends, vectors, steps, rule, key)[0]
+
+    def gradient(
+        self, weights: NDArray[np.floating], key: int
+    ) -> tuple[float, float, NDArray[np.float64]]:
+        """Return mean absolute error, loss and the loss's gradient over all train samples."""
+        error, loss = self._all(self._train, weights, self._rule(kernels.DIFFERENTIATE), key)
+        return error, loss, self._gradient.astype(np.float64)
 
     def error(self, weights: NDArray[np.floating]) -> float:
         """Return the mean absolute error on the validation samples, in the scaler's unit."""
-        order, block = self._everything, self._block
-        vectors = Adam(weights, self._gradient, self._gradient, self._gradient)
-        total = called(
-            kernels.epoch,
-            *(self._shape, self._validation, order, len(order), vectors, 0, 0.0, 0.0, 0, block),
-        )
-        return float(total) / len(order)
+        rule = self._rule(kernels.MEASURE)._replace(dropout=0.0)
+        return self._all(self._validation, weights, rule, 0)[0]
+
+    def _rule(self, mode: int, lr: float = 0.0) -> Rule:
+        options = self._options
+        decay = options.weight_decay if options.optimizer == "adamw" else 0.0
+        loss, rate = LOSSES[options.loss], options.dropout_rate
+        return Rule(mode, loss, self._delta, rate, lr, decay, options.clip, options.ema_decay)
+
+    def _all(
+        self, part: Part, weights: NDArray[np.floating], rule: Rule, key: int
+    ) -> tuple[float, float]:
+        """Go through a part as one batch, without a step."""
+        none, count = self._gradient, len(part.targets)
+        vectors = Vectors(weights, self._gradient, none, none, none)
+        return self._run(part, np.arange(count), np.array([count]), vectors, 0, rule, key)
+
+    def _run(self, part: Part, order: NDArray[np.int64], *rest: Any) -> tuple[float, float]:
+        total, loss = called(kernels.epoch, self._shape, part, order, *rest, self._block)
+        return float(total) / len(order), float(loss) / len(order)
 
 
 def _part(part: Samples) -> Part:

@@ -12,7 +12,7 @@ from ampflow.dataset import Dataset
 from ampflow.potential.scaling import Scaler
 from ampflow.potential.state import State
 
-__all__ = ["BETA1", "BETA2", "EPSILON", "Engine", "Samples", "samples"]
+__all__ = ["BETA1", "BETA2", "EPSILON", "Engine", "Samples", "averaging", "samples"]
 
 # Adam's usual constants (Kingma and Ba 2015).
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -30,11 +30,14 @@ class Samples:
         (structures + 1,) where each structure's atoms begin.
     targets
         (structures,) float64: what the network's atomic energies should sum to.
+    unit
+        eV: what a target of 1 means.
     """
 
     features: NDArray[np.floating]
     offsets: NDArray[np.int64]
     targets: NDArray[np.float64]
+    unit: float = 1.0
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -53,18 +56,31 @@ def samples(
         "float32" or "float64".
     """
     features = scaler.features(dataset.fingerprints).astype(precision)
-    return Samples(features, dataset.offsets, residuals / scaler.energy)
+    return Samples(features, dataset.offsets, residuals / scaler.energy, scaler.energy)
 
 
 class Engine(Protocol):
     """Trains a network on samples that it was made with."""
 
-    def epoch(self, state: State, order: NDArray[np.int64], lr: float, key: int) -> float:
-        """Step once a batch through the train samples in `order`.
+    def epoch(
+        self, state: State, order: NDArray[np.int64], ends: NDArray[np.int64], lr: float, key: int
+    ) -> float:
+        """Step once a batch through the train samples in `order`, by Adam or AdamW.
 
-        Changes weights and moments of `state` in place; `key` seeds dropout.
+        Changes the weights, memory and steps of `state` in place. `ends` are where the batches
+        end in `order`; `key` seeds dropout.
         Returns the mean absolute error on the way, in the scaler's unit.
         """
 
+    def gradient(
+        self, weights: NDArray[np.floating], key: int
+    ) -> tuple[float, float, NDArray[np.float64]]:
+        """Return mean absolute error, loss and the loss's gradient over all train samples."""
+
     def error(self, weights: NDArray[np.floating]) -> float:
         """Return the mean absolute error on the validation samples, in the scaler's unit."""
+
+
+def averaging(ema_decay: float, step: int) -> float:
+    """Return what the running average keeps of itself at a step: less in the first ones."""
+    return min(ema_decay, step / (9 + step))

@@ -22,7 +22,12 @@ from ampflow.potential.engine import BETA1, BETA2, EPSILON
 from ampflow.potential.products import outer, product
 from ampflow.simd import lanes
 
-__all__ = ["Adam", "Block", "Part", "Shape", "epoch", "transpose"]
+__all__ = ["DIFFERENTIATE", "LOSSES", "MEASURE", "STEP", "Block", "Part", "Rule", "Shape"]
+__all__ += ["Vectors", "epoch", "transpose"]
+
+MEASURE, DIFFERENTIATE, STEP = range(3)
+_MAE, _MSE, _HUBER = range(3)
+LOSSES = {"mae": _MAE, "mse": _MSE, "huber": _HUBER}
 
 Array = NDArray[Any]
 
@@ -56,13 +61,27 @@ class Block(NamedTuple):
     slopes: Array  # (layers nodes + 1, atoms)
 
 
-class Adam(NamedTuple):
-    """The optimiser's vectors: weights, their gradient, and Adam's two moments."""
+class Vectors(NamedTuple):
+    """Weights, their gradient, Adam's two moments, and the running average (may be empty)."""
 
     weights: Array
     gradient: Array
     first: Array
     second: Array
+    average: Array
+
+
+class Rule(NamedTuple):
+    """How to learn: what to do, which loss, and the options of the step."""
+
+    mode: int  # MEASURE errors, DIFFERENTIATE the loss (what is in `gradient` stays), or STEP
+    loss: int  # of LOSSES
+    delta: float  # of Huber's loss, in the unit of the targets
+    dropout: float
+    lr: float
+    weight_decay: float
+    clip: float  # 0: not
+    ema_decay: float  # 0: no average
 
 
 @inlined
@@ -133,36 +152,78 @@ def _gather(
     return stop, atoms
 
 
+@inlined
+def _loss(kind: int, delta: float, error: float) -> tuple[float, float]:
+    """Return the loss of an error, and its derivative."""
+    size, sign = abs(error), np.sign(error)
+    if kind == _MAE:
+        return size, sign
+    if kind == _MSE:
+        return error * error, 2 * error
+    if size < delta:
+        return error * error / 2, error
+    return delta * (size - delta / 2), delta * sign
+
+
 @helper
 def _losses(
-    part: Part, order: NDArray[np.int64], start: int, stop: int, weight: float, block: Block
-) -> float:
-    """Sum the absolute errors of a block; put their derivatives, times `weight`, into `slopes`."""
+    part: Part,
+    order: NDArray[np.int64],
+    start: int,
+    stop: int,
+    weight: float,
+    rule: Rule,
+    block: Block,
+) -> tuple[float, float]:
+    """Sum the absolute errors and the losses of a block.
+
+    The losses' derivatives by the energies, times `weight`, go to `slopes`.
+    """
     energies, slopes = block.values[-1], block.slopes[-1]
-    total, a = 0.0, 0
+    total, loss, a = 0.0, 0.0, 0
     for place in range(start, stop):
         size = part.offsets[order[place] + 1] - part.offsets[order[place]]
         error = -part.targets[order[place]]
         for i in range(a, a + size):
             error += np.float64(energies[i])
+        value, slope = _loss(rule.loss, rule.delta, error)
         total += abs(error)
-        slopes[a : a + size] = weight * np.sign(error)
+        loss += value
+        slopes[a : a + size] = weight * slope
         a += size
     slopes[a:] = 0
-    return total
+    return total, loss
 
 
 @helper
-def _adam(vectors: Adam, lr: float, step: int) -> None:
-    weights, gradient, first, second = vectors
+def _shortened(gradient: Array, longest: float) -> float:
+    """Return what to multiply a gradient by so that it is no longer than `longest` (0: any)."""
+    if longest == 0:
+        return 1.0
+    square = 0.0
+    for i in range(len(gradient)):
+        square += np.float64(gradient[i]) * np.float64(gradient[i])
+    return min(1.0, longest / math.sqrt(square)) if square > 0 else 1.0
+
+
+@helper
+def _step(vectors: Vectors, rule: Rule, step: int) -> None:
+    """Make one step of Adam, or of AdamW where weights decay, and average."""
+    weights, gradient, first, second, average = vectors
     number = weights.dtype.type
-    rate, larger = number(lr / (1 - BETA1**step)), number(1 / math.sqrt(1 - BETA2**step))
+    rate, larger = number(rule.lr / (1 - BETA1**step)), number(1 / math.sqrt(1 - BETA2**step))
     keep1, new1, keep2, new2 = number(BETA1), number(1 - BETA1), number(BETA2), number(1 - BETA2)
-    small = number(EPSILON)
+    small, kept = number(EPSILON), number(1 - rule.lr * rule.weight_decay)
+    short = number(_shortened(gradient, rule.clip))
     for i in range(len(weights)):
-        first[i] = keep1 * first[i] + new1 * gradient[i]
-        second[i] = keep2 * second[i] + new2 * gradient[i] * gradient[i]
-        weights[i] -= rate * first[i] / (larger * np.sqrt(second[i]) + small)
+        slope = short * gradient[i]
+        first[i] = keep1 * first[i] + new1 * slope
+        second[i] = keep2 * second[i] + new2 * slope * slope
+        weights[i] = kept * weights[i] - rate * first[i] / (larger * np.sqrt(second[i]) + small)
+    if len(average):
+        old = number(min(rule.ema_decay, step / (9 + step)))
+        for i in range(len(weights)):
+            average[i] = old * average[i] + (number(1) - old) * weights[i]
 
 
 @entry
@@ -170,35 +231,36 @@ def epoch(
     shape: Shape,
     part: Part,
     order: NDArray[np.int64],
-    batch: int,
-    vectors: Adam,
+    ends: NDArray[np.int64],
+    vectors: Vectors,
     steps: int,
-    lr: float,
-    rate: float,
+    rule: Rule,
     key: int,
     block: Block,
-) -> float:
-    """Step once a batch of structures through `order`; return the sum of absolute errors.
+) -> tuple[float, float]:
+    """Go through the structures in `order` by batches, which end at `ends`.
 
-    `steps` were made before; `rate` is the share of nodes to drop, drawn from `key`. With a
-    learning rate of 0 nothing is learnt, and no gradient made.
+    `steps` were made before; nodes to drop are drawn from `key`.
+    Returns the sums of absolute errors and of losses.
     """
-    total, seen = 0.0, 0 * steps  # a plain 0 would make numba compile _forward twice
-    for start in range(0, len(order), batch):
-        stop = min(start + batch, len(order))
-        vectors.gradient[:] = 0
+    total, loss, seen, start = 0.0, 0.0, 0 * steps, 0 * steps  # plain 0s would compile it twice
+    for stop in ends:
+        if rule.mode > MEASURE:
+            vectors.gradient[:] = 0
         place = start
         while place < stop:
             after, atoms = _gather(part, shape.features, order, place, stop, block.values)
-            _forward(shape, vectors.weights, block, atoms, rate, key, seen)
-            total += _losses(part, order, place, after, 1 / (stop - start), block)
-            if lr > 0:
+            _forward(shape, vectors.weights, block, atoms, rule.dropout, key, seen)
+            errors, losses = _losses(part, order, place, after, 1 / (stop - start), rule, block)
+            total, loss = total + errors, loss + losses
+            if rule.mode > MEASURE:
                 _backward(shape, vectors.weights, block, atoms, vectors.gradient)
             place, seen = after, seen + atoms
-        if lr > 0:
+        if rule.mode == STEP:
             steps += 1
-            _adam(vectors, lr, steps)
-    return total
+            _step(vectors, rule, steps)
+        start = stop
+    return total, loss
 
 
 @entry

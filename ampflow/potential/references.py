@@ -9,9 +9,10 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ampflow.dataset import Dataset
-from ampflow.errors import DataError
+from ampflow.errors import DataError, OptionError
+from ampflow.experiment import Training
 
-__all__ = ["ReferenceEnergies", "fit_references"]
+__all__ = ["ReferenceEnergies", "fit_references", "make_references"]
 
 _RANK_TOLERANCE = 1e-9  # of the largest singular value; counts are whole numbers, so a safe gap
 
@@ -56,11 +57,8 @@ class ReferenceEnergies:
         return np.add.reduceat(per_atom, dataset.offsets[:-1]) if len(dataset) else per_atom
 
 
-def fit_references(dataset: Dataset) -> ReferenceEnergies:
-    """Fit one energy an element to the total energies by least squares.
-
-    Where the compositions do not tell elements apart (water: always two H an O), the energies
-    of least norm are taken; they give such compositions their right energy all the same.
+def make_references(dataset: Dataset, options: Training) -> ReferenceEnergies:
+    """Return the reference energies that the options ask for, of the elements of `dataset`.
 
     Parameters
     ----------
@@ -71,13 +69,54 @@ def fit_references(dataset: Dataset) -> ReferenceEnergies:
     ------
     DataError
         If there is no structure.
+    OptionError
+        If energies are given, but not that of every element.
+    """
+    if options.references == "fit":
+        return fit_references(dataset, options.ridge)
+    elements = dataset.elements
+    if options.references == "none":
+        return ReferenceEnergies(elements, np.zeros(len(elements)))
+    given = options.reference_energies
+    names = [chemical_symbols[number] for number in elements]
+    if missing := [name for name in names if name not in given]:
+        raise OptionError(
+            f"training.reference_energies: none for {', '.join(missing)}",
+            'give one for every element of the train part, or set training.references = "fit"',
+        )
+    return ReferenceEnergies(elements, np.array([given[name] for name in names]))
+
+
+def fit_references(dataset: Dataset, ridge: float = 0.0) -> ReferenceEnergies:
+    """Fit one energy an element to the total energies by least squares.
+
+    Where the compositions do not tell elements apart (water: always two H an O), the energies
+    of least norm are taken; they give such compositions their right energy all the same.
+
+    Parameters
+    ----------
+    dataset
+        The train part, and nothing else.
+    ridge
+        Adds this times the squared deviations from the mean energy per atom to the mean squared
+        error per structure.
+
+    Raises
+    ------
+    DataError
+        If there is no structure.
     """
     if not len(dataset):
         raise DataError("no structures to fit reference energies to")
     elements = dataset.elements
     counts = dataset.composition(elements).astype(np.float64)
-    energies = np.linalg.lstsq(counts, dataset.energies, rcond=_RANK_TOLERANCE)[0]
-    return ReferenceEnergies(elements, energies.astype(np.float64))
+    if not ridge:
+        energies = np.linalg.lstsq(counts, dataset.energies, rcond=_RANK_TOLERANCE)[0]
+        return ReferenceEnergies(elements, energies.astype(np.float64))
+    mean = dataset.energies.sum() / counts.sum()
+    rest = dataset.energies - mean * counts.sum(axis=1)
+    stiff = counts.T @ counts + ridge * len(dataset) * np.eye(len(elements))
+    return ReferenceEnergies(elements, mean + np.linalg.solve(stiff, counts.T @ rest))
 
 
 def _unseen(numbers: NDArray[np.int64], dataset: Dataset) -> DataError:

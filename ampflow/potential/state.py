@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ampflow.digests import digest
+from ampflow.experiment import Training
 from ampflow.files import atomic_path
 
-__all__ = ["Epoch", "State", "load_state", "save_state"]
+__all__ = ["LBFGS_PAIRS", "Epoch", "State", "load_state", "save_state"]
 
 _log = logging.getLogger(__name__)
-_SCHEMA = "1"
-_VECTORS = ("weights", "first", "second", "best")
+_SCHEMA = "2"
+_MEMORY = "memory."
+LBFGS_PAIRS = 10  # steps that L-BFGS remembers
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Epoch:
     validation_mae
         eV per structure, at the end of the epoch.
     lr
-        Adam's learning rate in this epoch.
+        Learning rate in this epoch.
     seconds
         How long it took, validation included.
     """
@@ -55,24 +58,43 @@ class State:
 
     Parameters
     ----------
-    weights, first, second
-        (size,) the network's weights and Adam's two moments.
+    weights
+        (size,) the network's.
     best
-        (size,) weights of the epoch with the least validation error.
+        (size,) those of the epoch with the least validation error.
+    memory
+        What the optimiser carries from step to step, by name: Adam's moments, the running average
+        of the weights, L-BFGS's past steps.
+    steps
+        Steps that the optimiser has made.
     history
         The epochs done.
     """
 
     weights: NDArray[np.floating]
-    first: NDArray[np.floating]
-    second: NDArray[np.floating]
     best: NDArray[np.floating]
+    memory: dict[str, NDArray[Any]]
+    steps: int = 0
     history: list[Epoch] = field(default_factory=list)
 
     @classmethod
-    def begin(cls, weights: NDArray[np.floating]) -> State:
+    def begin(cls, weights: NDArray[np.floating], options: Training) -> State:
         """Stand at the start, with these weights."""
-        return cls(weights, np.zeros_like(weights), np.zeros_like(weights), weights.copy())
+        memory: dict[str, NDArray[Any]] = {}
+        if options.optimizer == "lbfgs":
+            shape = (LBFGS_PAIRS, len(weights))
+            memory = {"moves": np.zeros(shape), "changes": np.zeros(shape)}
+            memory["pairs"] = np.zeros(1, np.int64)
+        else:
+            memory = {name: np.zeros_like(weights) for name in ("first", "second")}
+        memory["average"] = weights.copy() if options.ema_decay else weights[:0].copy()
+        return cls(weights, weights.copy(), memory)
+
+    @property
+    def judged(self) -> NDArray[np.floating]:
+        """The weights that are validated and kept: the running average, where there is one."""
+        average = self.memory["average"]
+        return average if len(average) else self.weights
 
     @property
     def best_epoch(self) -> Epoch:
@@ -83,7 +105,7 @@ class State:
         """Take note of an epoch that is done; keep its weights if it is the best."""
         self.history.append(epoch)
         if self.best_epoch is epoch:
-            self.best[:] = self.weights
+            self.best[:] = self.judged
 
 
 def save_state(state: State, path: Path, run: str) -> None:
@@ -99,9 +121,10 @@ def save_state(state: State, path: Path, run: str) -> None:
     StorageError
         If the file cannot be written.
     """
-    tensors = {name: getattr(state, name) for name in _VECTORS}
+    tensors = {"weights": state.weights, "best": state.best}
+    tensors |= {_MEMORY + name: value for name, value in state.memory.items()}
     history = json.dumps([list(vars(epoch).values()) for epoch in state.history])
-    metadata = {"schema": _SCHEMA, "run": run, "history": history}
+    metadata = {"schema": _SCHEMA, "run": run, "history": history, "steps": str(state.steps)}
     metadata["content"] = _content(tensors, metadata)
     with atomic_path(path) as part:
         save_file(tensors, part, metadata=metadata)
@@ -128,9 +151,11 @@ def load_state(path: Path, run: str) -> State | None:
         _log.warning("%s: checkpoint of another training passed over", path)
         return None
     history = [Epoch(*row) for row in json.loads(metadata["history"])]
-    return State(**tensors, history=history)
+    weights, best = tensors.pop("weights"), tensors.pop("best")
+    memory = {name.removeprefix(_MEMORY): value for name, value in tensors.items()}
+    return State(weights, best, memory, int(metadata["steps"]), history)
 
 
 def _content(tensors: dict[str, NDArray[np.floating]], metadata: dict[str, str]) -> str:
-    said = {name: metadata.get(name) for name in ("schema", "run", "history")}
+    said = {name: metadata.get(name) for name in ("schema", "run", "history", "steps")}
     return digest(said, *(tensors[name] for name in sorted(tensors)))

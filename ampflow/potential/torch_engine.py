@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ampflow.experiment import Training
-from ampflow.potential.engine import BETA1, BETA2, EPSILON, Samples
+from ampflow.potential.engine import BETA1, BETA2, EPSILON, Samples, averaging
 from ampflow.potential.network import Network
 from ampflow.potential.state import State
 
@@ -62,45 +62,79 @@ class TorchEngine:
         self, network: Network, train: Samples, validation: Samples, options: Training, device: str
     ) -> None:
         self._network = network
-        self._options = options
+        self._options, self._unit = options, train.unit
         self._device = torch.device(device)
         self._train = _Part(train, self._device)
         self._validation = _Part(validation, self._device)
 
-    def epoch(self, state: State, order: NDArray[np.int64], lr: float, key: int) -> float:
+    def epoch(
+        self, state: State, order: NDArray[np.int64], ends: NDArray[np.int64], lr: float, key: int
+    ) -> float:
         """Step once a batch through the train samples in `order`."""
         random = torch.Generator(self._device).manual_seed(key)
-        size = self._options.batch_size
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
-        steps = len(state.history) * len(batches)
-        kept = [torch.from_numpy(v) for v in (state.weights, state.first, state.second)]
-        weights, first, second = (vector.to(self._device) for vector in kept)
+        memory = state.memory
+        arrays = (state.weights, memory["first"], memory["second"], memory["average"])
+        kept = [torch.from_numpy(array) for array in arrays]
+        vectors = [vector.to(self._device) for vector in kept]
         total = torch.zeros((), dtype=torch.float64, device=self._device)
-        for done, batch in enumerate(batches, start=steps + 1):
-            leaf = weights.detach().requires_grad_()
-            errors = self._train.errors(self._network, leaf, batch, self._options, random)
-            total += errors.detach().sum()
-            (gradient,) = torch.autograd.grad(errors.mean(), leaf)
-            _adam(weights, first, second, gradient, lr, done)
-        for vector, result in zip(kept, (weights, first, second), strict=True):
+        for batch in np.split(order, ends[:-1]):
+            errors, _, gradient = self._differentiate(vectors[0], batch, random)
+            state.steps += 1
+            total += errors.sum()
+            _step(vectors, gradient, self._options, lr, state.steps)
+        for vector, result in zip(kept, vectors, strict=True):
             vector.copy_(result)  # from a GPU; on the CPU they are the same memory
         return float(total) / len(order)
+
+    def gradient(
+        self, weights: NDArray[np.floating], key: int
+    ) -> tuple[float, float, NDArray[np.float64]]:
+        """Return mean absolute error, loss and the loss's gradient over all train samples."""
+        random = torch.Generator(self._device).manual_seed(key)
+        vector = torch.from_numpy(weights).to(self._device)
+        everything = np.arange(len(self._train))
+        errors, loss, gradient = self._differentiate(vector, everything, random)
+        return float(errors.mean()), float(loss), gradient.double().cpu().numpy()
 
     def error(self, weights: NDArray[np.floating]) -> float:
         """Return the mean absolute error on the validation samples, in the scaler's unit."""
         vector = torch.from_numpy(weights).to(self._device)
         with torch.no_grad():
             everything = np.arange(len(self._validation))
-            return float(self._validation.errors(self._network, vector, everything).mean())
+            return float(self._validation.errors(self._network, vector, everything).abs().mean())
+
+    def _differentiate(
+        self, weights: Tensor, batch: NDArray[np.int64], random: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return absolute errors, the mean loss and its gradient."""
+        leaf = weights.detach().requires_grad_()
+        errors = self._train.errors(self._network, leaf, batch, self._options, random)
+        loss = _loss(errors, self._options, self._unit)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return errors.detach().abs(), loss.detach(), gradient
 
 
-def _adam(
-    weights: Tensor, first: Tensor, second: Tensor, gradient: Tensor, lr: float, step: int
-) -> None:
+def _loss(errors: Tensor, options: Training, unit: float) -> Tensor:
+    if options.loss == "mae":
+        return errors.abs().mean()
+    zero = torch.zeros_like(errors)
+    if options.loss == "mse":
+        return functional.mse_loss(errors, zero)
+    return functional.huber_loss(errors, zero, delta=options.huber_delta / unit)
+
+
+def _step(vectors: list[Tensor], gradient: Tensor, options: Training, lr: float, step: int) -> None:
+    weights, first, second, average = vectors
+    if options.clip:
+        gradient = gradient * (options.clip / gradient.norm().clamp(min=options.clip))
+    if options.optimizer == "adamw":
+        weights.mul_(1 - lr * options.weight_decay)
     first.lerp_(gradient, 1 - BETA1)
     second.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
     size = (second / (1 - BETA2**step)).sqrt_().add_(EPSILON)
     weights.addcdiv_(first, size, value=-lr / (1 - BETA1**step))
+    if len(average):
+        average.lerp_(weights, 1 - averaging(options.ema_decay, step))
 
 
 class _Part:
@@ -123,7 +157,7 @@ class _Part:
         options: Training | None = None,
         random: torch.Generator | None = None,
     ) -> Tensor:
-        """Return the absolute errors of the structures `batch`: float64, with dropout if random."""
+        """Return the errors of the structures `batch`: float64, with dropout if random."""
         sizes = np.diff(self._offsets)[batch]
         within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         atoms = torch.from_numpy(np.repeat(self._offsets[:-1][batch], sizes) + within)
@@ -133,4 +167,4 @@ class _Part:
         energies = atomic_energies(network, weights, features, dropout, random).double()
         sums = torch.zeros(len(batch), dtype=torch.float64, device=self._device)
         targets = self._targets[torch.from_numpy(batch).to(self._device)]
-        return (sums.index_add(0, owner, energies) - targets).abs()
+        return sums.index_add(0, owner, energies) - targets

@@ -18,14 +18,16 @@ from ampflow.experiment import Training
 from ampflow.potential.cpu_engine import CpuEngine
 from ampflow.potential.engine import Engine, Samples, samples
 from ampflow.potential.fit import Fit
+from ampflow.potential.lbfgs import advance
 from ampflow.potential.network import Network
-from ampflow.potential.references import fit_references
+from ampflow.potential.references import make_references
 from ampflow.potential.scaling import fit_scaler
+from ampflow.potential.schedules import batch_ends, is_over, learning_rate
 from ampflow.potential.state import Epoch, State, load_state, save_state
 
 __all__ = ["TRAINER_VERSION", "Diverged", "Epoch", "Fit", "Trained", "train"]
 
-TRAINER_VERSION = 1
+TRAINER_VERSION = 2
 """Rises whenever the same options, seed and data would train to another result."""
 
 _EXPLODED = 1e3  # times the error at the start
@@ -66,11 +68,10 @@ def train(
     *,
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Path | None = None,
-    checkpoint_seconds: float = 10.0,
 ) -> Trained:
     """Train a network and keep the weights of its best epoch on `validation`.
 
-    The loss is the mean absolute error per structure: what a training is judged by. References
+    A training is judged by the mean absolute error per structure, whatever the loss. References
     and scaling are fitted to `train` alone.
 
     Parameters
@@ -81,7 +82,7 @@ def train(
         Called after each new epoch; whatever it raises ends the training, after the checkpoint
         was written.
     checkpoint
-        File to continue from, if it exists, and to write to: every `checkpoint_seconds`, when
+        File to continue from, if it exists, and to write to: as often as the options say, when
         `on_epoch` raises, and at the end. Continuing gives (on the CPU, bit for bit) what the
         training would have given without the stop.
 
@@ -92,23 +93,20 @@ def train(
     DataError
         If a part has no structures, or `validation` has an element that `train` has not.
     OptionError
-        If a GPU is asked for where there is none.
+        If a GPU is asked for where there is none, or reference energies are missing.
     StorageError
         If the checkpoint cannot be written.
     """
     run = _Run(train, validation, options, seed, checkpoint)
-    saved = time.monotonic()
-    for number in range(len(run.state.history) + 1, options.epochs + 1):
-        epoch = run.advance(number)
+    while not run.is_over:
+        epoch = run.advance()
         if on_epoch is not None:
             try:
                 on_epoch(epoch)
             except BaseException:
                 run.save_before_raising()
                 raise
-        if time.monotonic() - saved >= checkpoint_seconds and number < options.epochs:
-            run.save()
-            saved = time.monotonic()
+        run.save_now_and_then()
     return run.finish()
 
 
@@ -129,7 +127,7 @@ class _Run:
                 "give both a share of the structures under [split]",
             )
         self._options, self._seed, self._checkpoint = options, seed, checkpoint
-        self._references = fit_references(train)
+        self._references = make_references(train, options)
         residuals = train.energies - self._references.of(train)
         self._scaler = fit_scaler(train, residuals)
         self._network = Network.of(options, train.fingerprints.shape[1])
@@ -140,23 +138,30 @@ class _Run:
             samples(validation, rest, self._scaler, options.precision),
             options,
         )
-        self._structures = len(train)
+        self._sizes = train.atoms_per_structure
         self._limit = _EXPLODED * max(float(np.abs(residuals).mean()), self._scaler.energy)
         self._run = _digest(train, validation, options, seed) if checkpoint else ""
         stored = load_state(checkpoint, self._run) if checkpoint else None
-        self.state = stored or State.begin(self._network.initial(seed).astype(options.precision))
-        self._was_complete = len(self.state.history) == options.epochs
+        first = self._network.initial(seed).astype(options.precision)
+        self.state = stored or State.begin(first, options)
+        self._saved, self._saved_epochs = time.monotonic(), len(self.state.history)
 
-    def advance(self, number: int) -> Epoch:
-        """Train epoch `number`."""
+    @property
+    def is_over(self) -> bool:
+        """Whether the last epoch, or the last worth training, is done."""
+        return is_over(self._options, self._errors)
+
+    @property
+    def _errors(self) -> list[float]:
+        return [epoch.validation_mae for epoch in self.state.history]
+
+    def advance(self) -> Epoch:
+        """Train the next epoch."""
         start = time.perf_counter()
-        options, unit = self._options, self._scaler.energy
-        lr = options.lr * options.gamma ** ((number - 1) // options.step_size)
-        random = np.random.default_rng([self._seed, number])
-        order = random.permutation(self._structures)
-        key = int(random.integers(2**63))
-        train_mae = unit * self._engine.epoch(self.state, order, lr, key)
-        validation_mae = unit * self._engine.error(self.state.weights)
+        number, unit = len(self.state.history) + 1, self._scaler.energy
+        lr = learning_rate(self._options, self._errors)
+        train_mae = unit * self._learn(number, lr)
+        validation_mae = unit * self._engine.error(self.state.judged)
         for part, mae in (("train", train_mae), ("validation", validation_mae)):
             if not mae <= self._limit:  # also when it is not a number
                 raise Diverged(
@@ -167,10 +172,30 @@ class _Run:
         self.state.add(epoch)
         return epoch
 
+    def _learn(self, number: int, lr: float) -> float:
+        random = np.random.default_rng([self._seed, number])
+        order = random.permutation(len(self._sizes))
+        key = int(random.integers(2**63))
+        if self._options.optimizer == "lbfgs":
+            return advance(
+                self.state, lambda x: self._engine.gradient(x, key), self._options.ema_decay
+            )
+        ends = batch_ends(self._sizes[order], self._options)
+        return self._engine.epoch(self.state, order, ends, lr, key)
+
+    def save_now_and_then(self) -> None:
+        """Write the checkpoint if it is time to; the last one is left to `finish`."""
+        every, done = self._options.checkpoint_epochs, len(self.state.history)
+        due = every and done - self._saved_epochs >= every
+        due = due or time.monotonic() - self._saved >= self._options.checkpoint_seconds
+        if due and not self.is_over:
+            self.save()
+
     def save(self) -> None:
         """Write the checkpoint, if there is to be one."""
         if self._checkpoint is not None:
             save_state(self.state, self._checkpoint, self._run)
+            self._saved, self._saved_epochs = time.monotonic(), len(self.state.history)
 
     def save_before_raising(self) -> None:
         """Write the checkpoint; a failure must not hide why the training ends."""
@@ -181,7 +206,7 @@ class _Run:
 
     def finish(self) -> Trained:
         """Return the result, having written the checkpoint."""
-        if not self._was_complete:
+        if len(self.state.history) > self._saved_epochs:
             self.save()
         best = self.state.best_epoch
         weights: NDArray[np.float64] = self.state.best.astype(np.float64)
@@ -208,4 +233,4 @@ def _digest(train: Dataset, validation: Dataset, options: Training, seed: int) -
     """Name a training by all that its result depends on."""
     parts = (train, validation)
     arrays = [a for p in parts for a in (p.fingerprints, p.numbers, p.offsets, p.energies)]
-    return digest(TRAINER_VERSION, options.model_dump(mode="json"), seed, *arrays)
+    return digest(TRAINER_VERSION, options.decisive(), seed, *arrays)

@@ -149,9 +149,7 @@ def result_of(outcome: Outcome, study: str, trial: int) -> Result:
 
 def trial_folder(spec: StudySpec, options: Training) -> Path:
     """Return the folder of a training: named by data, options, seed and trainer version."""
-    name = digest(
-        spec.data_digest, options.model_dump(mode="json"), spec.seed, spec.trainer_version
-    )
+    name = digest(spec.data_digest, options.decisive(), spec.seed, spec.trainer_version)
     return spec.cache / "trials" / name
 
 

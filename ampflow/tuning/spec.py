@@ -65,7 +65,7 @@ class StudySpec:
     @property
     def described(self) -> dict[str, Any]:
         """Sampler, pruner, space and the options that are fixed: the search without its size."""
-        fixed = self.training.model_dump(mode="json", exclude=set(self.tuning.space))
+        fixed = self.training.decisive(exclude=self.tuning.space)
         search = self.tuning.model_dump(mode="json", include={"sampler", "pruner", "space"})
         return {"training": fixed} | search
 

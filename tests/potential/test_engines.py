@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numba
 import numpy as np
 import pytest
@@ -7,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from ampflow.experiment import Training
-from ampflow.potential import activations, kernels, torch_engine
+from ampflow.potential import activations, torch_engine
 from ampflow.potential.cpu_engine import CpuEngine
 from ampflow.potential.engine import Samples
-from ampflow.potential.kernels import Adam
 from ampflow.potential.network import Network
+from ampflow.potential.schedules import batch_ends
 from ampflow.potential.state import State
 from ampflow.potential.torch_engine import TorchEngine, atomic_energies
 
@@ -40,16 +42,11 @@ def _weights(network: Network, precision: str = "float64") -> NDArray[np.floatin
 def _gradient(
     network: Network, samples: Samples, weights: NDArray[np.floating], rate: float = 0.0
 ) -> tuple[float, NDArray[np.floating]]:
-    """Return the engine's mean error and the gradient it steps with, in one batch."""
-    options = Training(activation=network.activation, precision="float64", batch_size=1000)
+    """Return the mean error and its gradient, from the engine."""
+    options = Training(activation=network.activation, precision="float64", dropout_rate=rate)
     engine = CpuEngine(network, samples, samples, options)
-    moments = np.zeros_like(weights), np.zeros_like(weights)
-    vectors = Adam(weights.copy(), np.zeros_like(weights), *moments)
-    order = np.arange(len(samples))
-    total = kernels.epoch(
-        engine._shape, engine._train, order, 1000, vectors, 0, 1e-9, rate, 5, engine._block
-    )
-    return total / len(samples), vectors.gradient
+    _, loss, gradient = engine.gradient(weights, key=5)
+    return loss, gradient
 
 
 # The gradient is that of torch's autograd, for every activation and shape: one node, widths and
@@ -131,24 +128,89 @@ def test_activations(activation: str, precision: str, tolerance: float) -> None:
 
 
 # Both engines make the same training of the same options, to rounding.
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-4), ("float64", 1e-10)])
-def test_engines_agree(precision: str, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"precision": "float64"},
+        {"precision": "float64", "loss": "mse"},
+        {"precision": "float64", "loss": "huber", "huber_delta": 0.5},
+        {"precision": "float64", "optimizer": "adamw", "weight_decay": 0.5},
+        {"precision": "float64", "clip": 0.3},
+        {"precision": "float64", "ema_decay": 0.9},
+        {"precision": "float64", "batch_unit": "atoms", "batch_size": 40},
+        {"optimizer": "adamw", "clip": 0.1, "ema_decay": 0.5, "loss": "huber"},
+    ],
+    ids=str,
+)
+def test_engines_agree(changes: dict[str, object]) -> None:
+    options = Training(**{"batch_size": 3, **changes})
+    tolerance = 2e-4 if options.precision == "float32" else 1e-10
     network = Network(6, 2, 10, "tanh")
-    train = _samples([3, 9, 30, 1, 14, 260, 7], 6, precision)
-    validation = _samples([5, 8], 6, precision)
-    options = Training(batch_size=3, precision=precision)
+    train = replace(_samples([3, 9, 30, 1, 14, 260, 7], 6, options.precision), unit=2.0)
+    validation = _samples([5, 8], 6, options.precision)
+    order = np.array([3, 1, 0, 6, 5, 4, 2])
+    ends = batch_ends(np.diff(train.offsets)[order], options)
     states, errors = [], []
     for engine in (
         CpuEngine(network, train, validation, options),
         TorchEngine(network, train, validation, options, "cpu"),
     ):
-        state = State.begin(_weights(network, precision))
-        order = np.array([3, 1, 0, 6, 5, 4, 2])
-        errors.append([engine.epoch(state, order, 1e-3, key=1), engine.error(state.weights)])
-        states.append(state)
+        state = State.begin(_weights(network, options.precision), options)
+        error, loss, gradient = engine.gradient(state.weights, key=1)
+        met = [engine.epoch(state, order, ends, 1e-3, key=1) for _ in range(2)]
+        errors.append([error, loss, *met, engine.error(state.judged)])
+        states.append((state, gradient))
     np.testing.assert_allclose(*errors, rtol=tolerance)
-    np.testing.assert_allclose(states[0].weights, states[1].weights, atol=tolerance)
-    np.testing.assert_allclose(states[0].second, states[1].second, rtol=1e-2, atol=tolerance)
+    np.testing.assert_allclose(states[0][1], states[1][1], atol=10 * tolerance)
+    ours, theirs = states[0][0], states[1][0]
+    assert ours.steps == theirs.steps == 2 * len(ends)
+    assert not np.array_equal(ours.weights, _weights(network, options.precision))
+    np.testing.assert_allclose(ours.weights, theirs.weights, atol=tolerance)
+    np.testing.assert_allclose(ours.judged, theirs.judged, atol=tolerance)
+    np.testing.assert_allclose(
+        ours.memory["second"], theirs.memory["second"], rtol=1e-2, atol=tolerance
+    )
+
+
+# Clipping shortens the gradient and keeps its direction: Adam's first moment shows it.
+@pytest.mark.parametrize(("clip", "length"), [(0.05, 0.05), (1e6, None)])
+def test_clip(clip: float, length: float | None) -> None:
+    network, options = Network(6, 1, 4, "tanh"), Training(precision="float64", clip=clip)
+    samples, weights = _samples([3, 9, 4], 6), _weights(Network(6, 1, 4, "tanh"))
+    engine = CpuEngine(network, samples, samples, options)
+    gradient = engine.gradient(weights, key=1)[2]
+    state = State.begin(weights.copy(), options)
+    engine.epoch(state, np.arange(3), np.array([3]), 1e-3, key=1)
+    found = state.memory["first"] / 0.1
+    size = np.linalg.norm(gradient)
+    np.testing.assert_allclose(found, gradient * min(1, (length or size) / size), rtol=1e-8)
+
+
+# AdamW without a gradient leaves the weights times 1 - lr decay, once a step.
+def test_weight_decay() -> None:
+    network = Network(2, 1, 3, "relu")
+    options = Training(optimizer="adamw", weight_decay=0.5, precision="float64")
+    samples = Samples(np.zeros((2, 2)), np.array([0, 1, 2]), np.zeros(2))
+    engine = CpuEngine(network, samples, samples, options)
+    weights = np.linspace(-1, 1, network.size)
+    weights[2:9:3] = weights[-1] = 0  # no biases and inputs of 0: the energy is right as it is
+    state = State.begin(weights.copy(), options)
+    engine.epoch(state, np.arange(2), np.array([1, 2]), 0.1, key=1)
+    np.testing.assert_allclose(state.weights, weights * 0.95**2, rtol=1e-12)
+
+
+# The running average of the weights begins at the first ones and follows with the decay asked for.
+def test_average() -> None:
+    network, options = Network(6, 1, 4, "tanh"), Training(precision="float64", ema_decay=0.3)
+    samples, weights = _samples([3, 9, 4], 6), _weights(Network(6, 1, 4, "tanh"))
+    engine = CpuEngine(network, samples, samples, options)
+    state, expected = State.begin(weights.copy(), options), weights.copy()
+    for step in range(1, 8):
+        engine.epoch(state, np.arange(3), np.array([3]), 1e-2, key=1)
+        old = min(0.3, step / (9 + step))
+        expected = old * expected + (1 - old) * state.weights
+    np.testing.assert_allclose(state.judged, expected, rtol=1e-12)
 
 
 # A structure's energy does not depend on the others in its block, to the last bit.

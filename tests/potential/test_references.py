@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ampflow.dataset import Dataset
-from ampflow.errors import DataError
-from ampflow.potential.references import fit_references
+from ampflow.errors import DataError, OptionError
+from ampflow.experiment import Training
+from ampflow.potential.references import fit_references, make_references
 
 
 def _of(formulas: list[list[int]], energies: list[float]) -> Dataset:
@@ -60,3 +61,33 @@ def test_unseen_element_is_named() -> None:
 def test_no_structures() -> None:
     with pytest.raises(DataError, match="no structures"):
         fit_references(_of([], []))
+
+
+# Ridge: weak pulls leave least squares, strong ones give every atom the mean energy; a composition
+# that does not tell elements apart keeps its energy under a weak one.
+def test_ridge() -> None:
+    data = _of([[1, 1], [1, 6], [6, 6], [1], [6, 6, 1]], [1.0, -2.0, 3.0, 0.5, -4.0])
+    plain = fit_references(data)
+    np.testing.assert_allclose(fit_references(data, 1e-9).energies, plain.energies, rtol=1e-6)
+    mean = data.energies.sum() / len(data.numbers)
+    np.testing.assert_allclose(fit_references(data, 1e9).energies, mean, rtol=1e-6)
+    water = _of([[8, 1, 1]] * 4, [-600.0, -601.0, -599.0, -600.0])
+    found = fit_references(water, 1e-3)
+    np.testing.assert_allclose(found.of(water), -600.0)
+    np.testing.assert_allclose(found.energies, -200.0)
+
+
+# Energies that are given are taken as they are; none are zero; one that is missing is named.
+def test_given_and_none() -> None:
+    data = _of([[8, 1, 1], [1, 1]], [-600.0, -32.0])
+    given = Training(references="given", reference_energies={"H": -16.0, "O": -560.0, "Cu": 1.0})
+    found = make_references(data, given)
+    assert found.elements.tolist() == [1, 8]
+    np.testing.assert_array_equal(found.energies, [-16.0, -560.0])
+    np.testing.assert_array_equal(make_references(data, Training(references="none")).energies, 0)
+    fitted = make_references(data, Training(ridge=0.1)).energies
+    np.testing.assert_array_equal(fitted, fit_references(data, 0.1).energies)
+    with pytest.raises(OptionError, match="none for O"):
+        make_references(data, Training(references="given", reference_energies={"H": -16.0}))
+    with pytest.raises(ValueError, match="no such element: Xx"):
+        Training(reference_energies={"Xx": 1.0})

@@ -103,19 +103,36 @@ def test_validation_only_scores(parts: tuple[Dataset, Dataset], make: Make) -> N
 
 # A training stopped after any epoch and continued is the training that was never stopped; its
 # watcher hears of each epoch once.
-@pytest.mark.parametrize("number", [1, 4, 8])
-@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("number", [1, 4, 7])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"precision": "float64"},
+        {"loss": "huber", "optimizer": "adamw", "clip": 0.1},
+        {"ema_decay": 0.9, "loss": "mse"},
+        {"optimizer": "lbfgs", "loss": "mse", "precision": "float64", "ema_decay": 0.5},
+        {"schedule": "plateau", "step_size": 1, "lr": 0.3},
+        {"schedule": "one-cycle", "batch_unit": "atoms", "batch_size": 30},
+        {"schedule": "cosine", "references": "none"},
+        {"patience": 1, "lr": 0.3, "epochs": 30},
+    ],
+    ids=str,
+)
 def test_resumes_bit_for_bit(
-    parts: tuple[Dataset, Dataset], tmp_path: Path, number: int, precision: str
+    parts: tuple[Dataset, Dataset], tmp_path: Path, number: int, changes: dict
 ) -> None:
-    options = OPTIONS.model_copy(update={"precision": precision})
+    options = OPTIONS.model_copy(update=changes)
     whole = train(*parts, options, seed=4)
+    number = min(number, len(whole.history))
     checkpoint = tmp_path / "trial.safetensors"
     stop, rest = StopAt(number), StopAt(0)
     with pytest.raises(Stop):
         train(*parts, options, seed=4, on_epoch=stop, checkpoint=checkpoint)
     _same(whole, train(*parts, options, seed=4, on_epoch=rest, checkpoint=checkpoint))
-    assert stop.seen + rest.seen == list(range(1, 9))
+    assert stop.seen + rest.seen == list(range(1, len(whole.history) + 1))
+    if options.patience:
+        assert len(whole.history) < options.epochs
 
 
 # A finished training is not trained again: the checkpoint has its result.
@@ -129,18 +146,27 @@ def test_finished_checkpoint_returns_at_once(
 
 
 # A checkpoint is written on the way as well, for whoever is killed outright.
-def test_checkpoints_on_the_way(parts: tuple[Dataset, Dataset], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"checkpoint_seconds": 0}, [False] + [True] * 7),
+        ({"checkpoint_epochs": 3}, [False] * 3 + [True] * 5),
+        ({}, [False] * 8),
+    ],
+)
+def test_checkpoints_on_the_way(
+    parts: tuple[Dataset, Dataset], tmp_path: Path, changes: dict, expected: list[bool]
+) -> None:
     checkpoint = tmp_path / "c.safetensors"
     found: list[bool] = []
     train(
         *parts,
-        OPTIONS,
+        OPTIONS.model_copy(update=changes),
         seed=0,
         on_epoch=lambda _: found.append(checkpoint.exists()),
         checkpoint=checkpoint,
-        checkpoint_seconds=0.0,
     )
-    assert found == [False] + [True] * 7
+    assert found == expected
 
 
 # Damaged checkpoints, and those of another seed, option or data, are passed over with a warning.
@@ -200,3 +226,40 @@ def test_torch_is_not_imported() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Training ends `patience` epochs after the best, and keeps the best.
+def test_early_stopping(parts: tuple[Dataset, Dataset]) -> None:
+    options = OPTIONS.model_copy(update={"patience": 2, "lr": 0.3, "epochs": 50})
+    trained = train(*parts, options, seed=0)
+    assert len(trained.history) == trained.best_epoch + 2 < 50
+    longer = train(*parts, options.model_copy(update={"patience": 0}), seed=0)
+    errors = [epoch.validation_mae for epoch in trained.history]
+    assert [epoch.validation_mae for epoch in longer.history][: len(errors)] == errors
+
+
+# The weights that are validated and kept are the averaged ones, where they are asked for.
+def test_averaged_weights_are_kept(parts: tuple[Dataset, Dataset]) -> None:
+    trained = train(*parts, OPTIONS.model_copy(update={"ema_decay": 0.9}), seed=0)
+    plain = train(*parts, OPTIONS, seed=0)
+    assert [e.train_mae for e in trained.history] == [e.train_mae for e in plain.history]
+    assert trained.validation_mae != plain.validation_mae
+    error = np.abs(trained.fit.predict(parts[1]) - parts[1].energies).mean()
+    assert error == pytest.approx(trained.validation_mae, rel=1e-3)
+
+
+# How often a checkpoint is written does not change what a training is named by.
+def test_checkpoint_options_do_not_decide() -> None:
+    other = OPTIONS.model_copy(update={"checkpoint_seconds": 1.0, "checkpoint_epochs": 5})
+    assert other.decisive() == OPTIONS.decisive()
+    assert OPTIONS.model_copy(update={"clip": 1.0}).decisive() != OPTIONS.decisive()
+    assert "lr" not in OPTIONS.decisive(exclude={"lr"})
+
+
+# L-BFGS lowers the loss in every step, far below where Adam is after as many epochs.
+def test_lbfgs(parts: tuple[Dataset, Dataset]) -> None:
+    changes = {"loss": "mse", "precision": "float64", "dropout_rate": 0.0, "epochs": 40}
+    options = OPTIONS.model_copy(update=changes)
+    found = train(*parts, options.model_copy(update={"optimizer": "lbfgs"}), seed=0)
+    adam = train(*parts, options, seed=0)
+    assert found.history[-1].train_mae < 0.7 * adam.history[-1].train_mae
