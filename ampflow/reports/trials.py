@@ -10,6 +10,8 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict
 
+from ampflow.tuning.results import end_of
+
 __all__ = [
     "TrialCounts",
     "best_trial",
@@ -92,7 +94,7 @@ def trials_frame(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
             _NAMES[trial.state],
             _value(trial),
             trial.last_step,
-            trial.user_attrs.get("best_epoch"),
+            end_of(trial).get("best_epoch"),
             _seconds(trial),
             *(trial.params.get(name) for name in names),
             _note(trial),
@@ -111,13 +113,13 @@ def _value(trial: FrozenTrial) -> float | None:
 
 
 def _seconds(trial: FrozenTrial) -> float | None:
-    trained = trial.user_attrs.get("seconds")
+    trained = end_of(trial).get("seconds")
     if trained is not None:
         return float(trained)
     return trial.duration.total_seconds() if trial.duration else None
 
 
 def _note(trial: FrozenTrial) -> str:
-    twin = trial.user_attrs.get("reused_from")
-    reason = str(trial.user_attrs.get("reason") or "")
+    twin = end_of(trial).get("reused_from")
+    reason = str(end_of(trial).get("reason") or "")
     return reason if twin is None else f"same training as trial {twin}"

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ampflow.errors import StorageError
 from ampflow.tuning.leases import Holder, Leases
+from ampflow.tuning.results import end_of
 from ampflow.tuning.spec import PREFIX, StudySpec, claims_folder, journal_path, location_of
 from ampflow.tuning.storage import explain_storage_errors, open_storage, shown
 
@@ -162,12 +163,13 @@ _ATTRIBUTES = (
 
 
 def _row(trial: FrozenTrial, names: list[str]) -> dict[str, Any]:
+    end = end_of(trial)
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
         "value": trial.value,
         **{name: trial.params.get(name) for name in names},
-        **{name: trial.user_attrs.get(name) for name in _ATTRIBUTES},
+        **{name: end.get(name) for name in _ATTRIBUTES},
         "started": trial.datetime_start,
         "finished": trial.datetime_complete,
     }

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ampflow.tuning.cube import from_cube, to_cube
 from ampflow.tuning.points import Whole
+from ampflow.tuning.results import end_of
 
 if TYPE_CHECKING:
     from cmaes import CMA  # type: ignore[import-untyped]
@@ -66,7 +67,7 @@ class CMAES(Whole):
     ) -> list[tuple[NDArray[np.float64], float]]:
         """Return the trials that close the generation; none if it is still open."""
         its = [
-            (trial.datetime_complete, trial.number, trial)
+            (_ended(trial), trial.number, trial)
             for trial in finished
             if trial.system_attrs.get(_GENERATION) == state.generation and trial.value is not None
         ]
@@ -74,3 +75,10 @@ class CMAES(Whole):
             return []
         first = [trial for _, _, trial in sorted(its)[: state.population_size]]
         return [(to_cube(trial.params, self._space), trial.values[0]) for trial in first]
+
+
+def _ended(trial: FrozenTrial) -> float:
+    """Say when a trial ended, in seconds since 1970: MySQL keeps whole seconds only."""
+    assert trial.datetime_complete is not None
+    at: float = end_of(trial).get("at") or trial.datetime_complete.timestamp()
+    return at

@@ -7,7 +7,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+from optuna.trial import FrozenTrial
 
 from ampflow.digests import digest
 from ampflow.errors import StorageError
@@ -17,11 +19,13 @@ from ampflow.tuning.spec import StudySpec
 
 __all__ = [
     "CHECKPOINT",
+    "END",
     "Epoch",
     "Objective",
     "Outcome",
     "Result",
     "TrainingFailed",
+    "end_of",
     "read_result",
     "result_of",
     "trial_folder",
@@ -29,6 +33,9 @@ __all__ = [
 ]
 
 CHECKPOINT = "checkpoint.safetensors"
+END = "end"
+"""Name of the user attribute with all that is told at a trial's end besides its value."""
+
 _RESULT = "result.json"
 
 
@@ -124,6 +131,15 @@ class Result:
     reason: str = ""
     train_maes: list[float] = field(default_factory=list)
     validation_maes: list[float] = field(default_factory=list)
+
+
+def end_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what was told at a trial's end: epochs, best_epoch, seconds, worker and others.
+
+    Older studies have an attribute for each.
+    """
+    told: dict[str, Any] = trial.user_attrs | trial.user_attrs.get(END, {})
+    return told
 
 
 def result_of(outcome: Outcome, study: str, trial: int) -> Result:

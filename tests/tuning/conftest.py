@@ -1,18 +1,13 @@
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_trainer import FakeTrainer
+from servers import NotInstalled, mysql_server, postgresql_server
 
 from ampflow.experiment import Choices, Range, Training, Tuning
 from ampflow.tuning.study import StudySpec
@@ -53,71 +48,27 @@ def trainer(tmp_path: Path) -> FakeTrainer:
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """URL of a private PostgreSQL server, from Debian's package; skip where there is none."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs:
-        pytest.skip("no PostgreSQL server installed (Debian: postgresql)")
+    """URL of a private PostgreSQL server; skip where there is none."""
     pytest.importorskip("psycopg2")
-    # The server refuses to run as root, and its user cannot enter pytest's folders.
-    user = "postgres" if os.geteuid() == 0 else None
-    folder = Path(subprocess.check_output(["mktemp", "-d"], user=user, text=True).strip())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    subprocess.run(
-        [programs[-1] / "initdb", "-D", folder / "db", "-A", "trust", "-U", "me", "--no-sync"],
-        user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    server = subprocess.Popen(
-        [programs[-1] / "postgres", "-D", folder / "db", "-k", folder, "-p", str(port), "-F"],
-        user=user, cwd=folder, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        ready = [programs[-1] / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-        while subprocess.run(ready).returncode and server.poll() is None:
-            time.sleep(0.05)
-        yield f"postgresql://me@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGINT)  # fast: SIGTERM would wait for open connections
-        server.wait()
-        shutil.rmtree(folder)
+    yield from _served(postgresql_server())
 
 
 @pytest.fixture(scope="session")
 def mysql() -> Iterator[str]:
-    """URL of a private MariaDB server, from Debian's package; skip where there is none."""
-    server_program = shutil.which("mariadbd", path="/usr/sbin:/usr/local/sbin")
-    if server_program is None:
-        pytest.skip("no MySQL server installed (Debian: mariadb-server)")
+    """URL of a private MySQL (MariaDB) server; skip where there is none."""
     pytest.importorskip("pymysql")
-    user = "mysql" if os.geteuid() == 0 else None
-    folder = Path(subprocess.check_output(["mktemp", "-d"], user=user, text=True).strip())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = ["--no-defaults", f"--datadir={folder}/db"]
-    subprocess.run(
-        ["mariadb-install-db", *data, "--auth-root-authentication-method=normal"],
-        user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    with (folder / "start.sql").open("w") as script:
-        script.write("CREATE DATABASE studies;\nCREATE USER me@'127.0.0.1';\n")  # one a line
-        script.write("GRANT ALL ON *.* TO me@'127.0.0.1' WITH GRANT OPTION;\n")
-    server = subprocess.Popen(
-        [server_program, *data, f"--port={port}", "--bind-address=127.0.0.1",
-         f"--socket={folder}/s", f"--init-file={folder}/start.sql", "--skip-name-resolve"],
-        user=user, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    yield from _served(mysql_server())
+
+
+def _served(server: AbstractContextManager[str]) -> Iterator[str]:
     try:
-        while server.poll() is None:  # it listens once its start script is done
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            time.sleep(0.05)
-        yield f"mysql://me@127.0.0.1:{port}/studies"
+        url = server.__enter__()
+    except NotInstalled as error:
+        pytest.skip(str(error))
+    try:
+        yield url
     finally:
-        server.terminate()
-        server.wait()
-        shutil.rmtree(folder)
+        server.__exit__(None, None, None)
 
 
 @pytest.fixture(params=["journal", "sqlite", "postgresql", "mysql"])

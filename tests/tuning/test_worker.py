@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from ampflow.errors import StorageError
 from ampflow.experiment import Choices, Range
+from ampflow.tuning.results import end_of
 from ampflow.tuning.study import StudySpec, open_study, prepare_study, study_summary, trial_table
 from ampflow.tuning.trial import is_reported
 from ampflow.tuning.worker import TrialsFail, run_worker
@@ -63,7 +64,7 @@ def test_score_is_of_the_best_epoch(make_spec: Any, trainer: FakeTrainer) -> Non
     spec = make_spec(epochs=6, trials=1)
     run_worker(spec, "w", objective=trainer)
     trial = open_study(spec).trials[0]
-    assert trial.user_attrs["best_epoch"] == 5  # every third is worse
+    assert end_of(trial)["best_epoch"] == 5  # every third is worse
     assert trial.value == pytest.approx(trial.intermediate_values[5])
     assert trial.intermediate_values[6] == trial.intermediate_values[5]  # the best so far
 

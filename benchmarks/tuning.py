@@ -1,0 +1,260 @@
+"""What ampflow adds to a trial, and how many workers a storage carries; trials only sleep.
+
+    python benchmarks/tuning.py overhead           # against bare Optuna, on each storage
+    python benchmarks/tuning.py workers            # 1 to 200 workers, on each storage
+
+`--storage journal` (sqlite, postgresql, mysql) takes one of them. The servers are private ones on
+loopback, from Debian's packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tuning"))
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, _CachedStorage
+from servers import mysql_server, postgresql_server
+
+from ampflow.experiment import Range, Training, Tuning
+from ampflow.tuning.sampling import make_sampler
+from ampflow.tuning.space import suggest
+from ampflow.tuning.spec import StudySpec
+from ampflow.tuning.storage import open_storage
+from ampflow.tuning.study import prepare_study, study_summary
+from ampflow.tuning.worker import TrialReport, run_worker
+
+STORAGES = ["journal", "sqlite", "postgresql", "mysql"]
+SPACE = {
+    "lr": Range(low=1e-4, high=1e-1, log=True),
+    "num_layers": Range(low=2, high=6),
+    "gamma": Range(low=0.5, high=1.0),
+}
+CALLS = [
+    *("create_new_trial", "set_trial_param", "set_trial_intermediate_value"),
+    *("set_trial_user_attr", "set_trial_system_attr", "set_trial_state_values", "get_all_trials"),
+]
+PROCESSES = 8  # with threads in each: 200 processes would be a benchmark of the memory
+latencies: list[float] = []  # of this process, seconds
+
+
+@dataclass(frozen=True)
+class Epoch:
+    number: int
+    validation_mae: float
+    seconds: float
+    train_mae: float = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    history: list[Epoch]
+    best_epoch: int
+    validation_mae: float
+
+
+@dataclass
+class Sleeping:
+    """A trainer that sleeps `seconds` a trial, and counts them. It writes no checkpoints."""
+
+    seconds: float
+    slept: list[float] = field(default_factory=list)
+
+    def train(
+        self, options: Training, seed: int, *, checkpoint: Path, on_epoch: Callable[[Epoch], None]
+    ) -> Outcome:
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        history = []
+        each = self.seconds / options.epochs
+        for number in range(1, options.epochs + 1):
+            time.sleep(each)
+            self.slept.append(each)
+            history.append(Epoch(number, error(options, number), each))
+            on_epoch(history[-1])
+        return Outcome(history, options.epochs, history[-1].validation_mae)
+
+    def done(self, checkpoint: Path) -> list[Epoch]:
+        return []
+
+
+def error(options: Training, epoch: int) -> float:
+    return abs(options.lr - 0.01) + (options.num_layers - 3) ** 2 + 1 / epoch
+
+
+def make_spec(folder: Path, storage: str, epochs: int, name: str, **tuning: Any) -> StudySpec:
+    spec = StudySpec(
+        store=folder,
+        split=folder,
+        data_digest=name,
+        training=Training(epochs=epochs),
+        tuning=Tuning(storage=storage, space=SPACE, **tuning),
+        seed=random.getrandbits(30),
+        cache=folder / "cache",
+    )
+    spec.__dict__["trainer_version"] = 0  # the real one would import the trainer
+    return spec
+
+
+@contextmanager
+def served(kind: str, folder: Path) -> Iterator[str]:
+    """Yield the option tuning.storage for a kind of storage."""
+    if kind == "postgresql":
+        with postgresql_server() as url:
+            yield url
+    elif kind == "mysql":
+        with mysql_server() as url:
+            yield url
+    else:
+        yield f"sqlite:///{folder}/studies.db" if kind == "sqlite" else ""
+
+
+def bare_trial(spec: StudySpec, study: optuna.Study, number: int) -> float:
+    """Run a trial as Optuna's documentation has it, with the same sampler; its seconds."""
+    start = time.perf_counter()
+    study.sampler = make_sampler(spec.tuning, spec.seed, number)
+    trial = study.ask()
+    options = suggest(trial, spec.tuning.space, spec.training)
+    for epoch in range(1, options.epochs + 1):
+        trial.report(error(options, epoch), epoch)
+        trial.should_prune()
+    study.tell(trial, error(options, options.epochs))
+    return time.perf_counter() - start
+
+
+def both(spec: StudySpec, storage: BaseStorage) -> tuple[list[float], list[float]]:
+    """Run trials with bare Optuna and through the worker in turn; seconds of each."""
+    study = optuna.create_study(
+        study_name=f"bare-{spec.name}", storage=storage, pruner=optuna.pruners.NopPruner()
+    )
+    bare: list[float] = []
+    ours: list[float] = []
+    last = 0.0
+
+    def then_bare(_: TrialReport) -> None:
+        nonlocal last
+        ours.append(time.perf_counter() - last)
+        bare.append(bare_trial(spec, study, len(bare)))
+        last = time.perf_counter()
+
+    run_worker(spec, "w", objective=Sleeping(0), on_trial=then_bare)
+    return bare, ours[1:]  # the first has the start of the worker in it
+
+
+def overhead(kinds: list[str], trials: int, epochs: int) -> None:
+    """Print what a trial costs with bare Optuna and with ampflow, each in turn."""
+    print(f"{epochs} epochs, each reported; medians of {trials} trials, ms a trial")
+    print("| storage | bare Optuna | ampflow | added |\n|---|---|---|---|")
+    for kind in kinds:
+        with tempfile.TemporaryDirectory() as name, served(kind, Path(name)) as url:
+            options = {"trials": trials, "sampler": "random", "pruner": "none"}
+            spec = make_spec(Path(name), url, epochs, "overhead", **options)
+            times = both(spec, open_storage(url, Path(name) / "bare.log"))
+            bare, ours = (1e3 * statistics.median(seconds) for seconds in times)
+            print(f"| {kind} | {bare:.1f} | {ours:.1f} | {ours - bare:+.1f} |", flush=True)
+
+
+def time_calls() -> None:
+    """Have every call of a storage timed in this process."""
+    for cls in (JournalStorage, _CachedStorage):
+        for name in CALLS:
+            setattr(cls, name, timed(getattr(cls, name)))
+
+
+def timed(method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **options: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return method(*args, **options)
+        finally:
+            latencies.append(time.perf_counter() - start)
+
+    return call
+
+
+def process(spec: StudySpec, names: list[str], seconds: float, ready: Any, results: Any) -> None:
+    """Run a worker in each of some threads."""
+    time_calls()
+    trainer = Sleeping(seconds)
+    ready.wait()
+    threads = [
+        threading.Thread(target=run_worker, args=(spec, name), kwargs={"objective": trainer})
+        for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    results.put((sum(trainer.slept), latencies))
+
+
+def workers(kinds: list[str], counts: list[int], seconds: float, rounds: int) -> None:
+    """Print how well so many workers are used."""
+    print(f"{seconds:g} s a trial, 10 reports each, {rounds} trials a worker, TPE")
+    print("| storage | workers | trials/s | utilisation | a call: median, p95 (ms) |")
+    print("|---|---|---|---|---|")
+    for kind in kinds:
+        with tempfile.TemporaryDirectory() as name, served(kind, Path(name)) as url:
+            for count in counts:
+                print(f"| {kind} | {row(Path(name), url, count, seconds, rounds)} |", flush=True)
+
+
+def row(folder: Path, url: str, count: int, seconds: float, rounds: int) -> str:
+    spec = make_spec(folder, url, 10, f"w{count}", trials=count * rounds, pruner="none")
+    prepare_study(spec)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["servers", "ampflow.tuning.worker", "ampflow.tuning.cmaes"])
+    many = min(count, PROCESSES)
+    ready, results = context.Barrier(many + 1), context.Queue()
+    shares = [[f"w{n}" for n in range(start, count, many)] for start in range(many)]
+    children = [
+        context.Process(target=process, args=(spec, share, seconds, ready, results))
+        for share in shares
+    ]
+    for child in children:
+        child.start()
+    ready.wait()
+    start = time.perf_counter()
+    said = [results.get() for _ in children]
+    wall = time.perf_counter() - start
+    for child in children:
+        child.join()
+    done = study_summary(spec).complete
+    assert done == count * rounds, f"{done} of {count * rounds} trials"
+    calls = sorted(call for _, many_calls in said for call in many_calls)
+    median, p95 = (1e3 * calls[int(share * len(calls))] for share in (0.5, 0.95))
+    used = sum(slept for slept, _ in said) / (count * wall)
+    return f"{count} | {done / wall:.1f} | {used:.1%} | {median:.1f}, {p95:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["overhead", "workers"])
+    parser.add_argument("--storage", choices=STORAGES, action="append")
+    parser.add_argument("--trials", type=int, default=100, help="of each kind")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 16, 50, 100, 200])
+    parser.add_argument("--seconds", type=float, default=5.0, help="of a trial")
+    parser.add_argument("--rounds", type=int, default=3, help="trials a worker")
+    options = parser.parse_args()
+    kinds = options.storage or STORAGES
+    if options.what == "overhead":
+        overhead(kinds, options.trials, options.epochs)
+    else:
+        workers(kinds, options.workers, options.seconds, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
