@@ -311,8 +311,8 @@ class Tuning(_Section):
     storage: str = _option(
         "",
         "Where the study is kept: empty for a journal file in the cache folder, or the URL of a "
-        "database (sqlite:///..., postgresql://user@host/name). A password belongs into "
-        "~/.pgpass or PGPASSWORD, not here.",
+        "database (sqlite:///..., postgresql://user@host/name). A password belongs "
+        "into the environment variable AMPFLOW_STORAGE_PASSWORD or a file, not here.",
     )
     space: dict[str, Distribution] = _option(
         _SEARCHED,
@@ -326,7 +326,8 @@ class Tuning(_Section):
         # Options are shown by the report, by Prefect and by process lists.
         if re.search(r"://[^/@]*:[^/@]+@", url):
             raise ValueError(
-                "it holds a password: put that into ~/.pgpass (mode 600) or PGPASSWORD"
+                "it holds a password: put that into the environment variable "
+                "AMPFLOW_STORAGE_PASSWORD, or into ~/.config/ampflow/storage-password (mode 600)"
             )
         return url
 

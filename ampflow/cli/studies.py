@@ -26,8 +26,28 @@ CacheOption = Annotated[
         "--cache", help="Cache folder of the experiment (by default `cache` inside its `out`)."
     ),
 ]
+
+
+def _without_password(url: str) -> str:
+    """Refuse a URL with a password, which every user of this machine could read in `ps`."""
+    from ampflow.experiment import Tuning
+
+    try:
+        return Tuning(storage=url).storage
+    except ValueError:
+        raise OptionError(
+            "the URL of the database holds a password, which others can see in a list of processes",
+            "put it into AMPFLOW_STORAGE_PASSWORD, or into ~/.config/ampflow/storage-password",
+        ) from None
+
+
 StorageOption = Annotated[
-    str, typer.Option("--storage", help="URL of the database, where tuning.storage names one.")
+    str,
+    typer.Option(
+        "--storage",
+        help="URL of the database, where tuning.storage names one.",
+        callback=_without_password,
+    ),
 ]
 _CACHE = Path("ampflow-results/cache")
 

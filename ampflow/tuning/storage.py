@@ -20,6 +20,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from ampflow.errors import StorageError
 from ampflow.files import explain_os_error
+from ampflow.tuning.mounts import check_journal, check_sqlite
+from ampflow.tuning.passwords import storage_password
 
 __all__ = ["explain_storage_errors", "open_storage", "shown"]
 
@@ -83,12 +85,14 @@ def _open_journal(path: Path) -> BaseStorage:
     with explain_storage_errors(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return JournalStorage(_Journal(path))
+            storage = JournalStorage(_Journal(path))
         except (ValueError, KeyError) as error:
             raise StorageError(
                 f"{path}: damaged study journal ({error})",
                 "delete the file; trained networks are kept apart from it and are found again",
             ) from error
+        check_journal(path)
+        return storage
 
 
 class _Journal(JournalFileBackend):
@@ -169,12 +173,21 @@ def _create(url: sqlalchemy.URL) -> BaseStorage:
     if backend == "sqlite":
         if url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            check_sqlite(Path(url.database))
         storage = _with_tables(text, connect_args={"timeout": _SECONDS_TO_WAIT})
         sqlalchemy.event.listen(storage.engine, "connect", _set_up_sqlite)
         storage.engine.dispose()  # so that the connection made already is set up as well
         return storage
-    timeout = {"connect_args": {"connect_timeout": _SECONDS_TO_CONNECT}}
-    return _with_tables(text, pool_pre_ping=True, **(timeout if backend in _DRIVERS else {}))
+    return _with_tables(text, pool_pre_ping=True, connect_args=_arguments(url))
+
+
+def _arguments(url: sqlalchemy.URL) -> dict[str, Any]:
+    """Return what the driver is to be told: the password too, which is in no URL then."""
+    if url.get_backend_name() not in _DRIVERS:
+        return {}
+    arguments: dict[str, Any] = {"connect_timeout": _SECONDS_TO_CONNECT}
+    password = None if url.password else storage_password()
+    return arguments if password is None else arguments | {"password": password}
 
 
 def _with_tables(url: str, **options: Any) -> RDBStorage:
