@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="The studies of an experiment's cache: list them, look into one, delete one.",
+    help="The studies of an experiment's cache: list, show, copy or delete them.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -94,6 +94,28 @@ def _given(value: object) -> object:
     if isinstance(value, dict):
         return {key: item for key, item in value.items() if item not in (None, False)}
     return value
+
+
+@app.command()
+def copy(
+    name: Annotated[str, typer.Argument(help="The study, or the beginning of its name.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            help='Where to: the URL of a database, or "journal" for a file in the cache.',
+            callback=lambda to: to if to == "journal" else _without_password(to),
+        ),
+    ],
+    cache: CacheOption = _CACHE,
+    storage: StorageOption = "",
+) -> None:
+    """Copy a study with all its trials to another storage. Set tuning.storage to go on there."""
+    from ampflow.tuning.study import copy_study
+
+    study = _find(name, cache, storage)
+    trials = copy_study(study.name, cache, storage, to="" if to == "journal" else to)
+    typer.echo(f"Copied {study.name} with {trials} trials, and compared all of them.")
 
 
 @app.command()

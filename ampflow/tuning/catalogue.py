@@ -26,6 +26,8 @@ __all__ = [
     "delete_study",
     "held_trials",
     "list_studies",
+    "load_named",
+    "refuse_if_held",
     "study_summary",
     "trial_table",
     "trials_of",
@@ -208,12 +210,42 @@ def trials_of(name: str, cache: Path, storage: str = "") -> pd.DataFrame:
     StorageError
         If there is none of this name, or it cannot be read.
     """
+    study = load_named(name, cache, storage)
+    with explain_storage_errors(location_of(storage, journal_path(cache, name))):
+        return trial_table(study)
+
+
+def load_named(name: str, cache: Path, storage: str = "") -> optuna.Study:
+    """Open a study, by its name, to look at.
+
+    Raises
+    ------
+    StorageError
+        If there is none of this name, or it cannot be read.
+    """
     where = location_of(storage, journal_path(cache, name))
     with explain_storage_errors(where):
         study = _open(name, cache, storage)
-        if study is None:
-            raise _no_study(name, where)
-        return trial_table(study)
+    if study is None:
+        raise StorageError(f"{where}: no study {name}", "ampflow studies list")
+    return study
+
+
+def refuse_if_held(name: str, cache: Path) -> None:
+    """See that nobody works on a study.
+
+    Raises
+    ------
+    StorageError
+        If somebody does.
+    """
+    claims = claims_folder(cache, name)
+    holders = {holder.worker for holder in Leases(claims, "").holders().values()}
+    if holders:
+        raise StorageError(
+            f"study {name} is being worked on by {', '.join(sorted(holders))}",
+            f"stop that first (or remove {claims}, if it was stopped on another machine)",
+        )
 
 
 def delete_study(name: str, cache: Path, storage: str = "") -> None:
@@ -224,26 +256,13 @@ def delete_study(name: str, cache: Path, storage: str = "") -> None:
     StorageError
         If there is none of this name, or it is being worked on.
     """
-    where = location_of(storage, journal_path(cache, name))
-    claims = claims_folder(cache, name)
-    holders = {holder.worker for holder in Leases(claims, "").holders().values()}
-    if holders:
-        raise StorageError(
-            f"study {name} is being worked on by {', '.join(sorted(holders))}",
-            f"stop that first (or remove {claims}, if it was stopped on another machine)",
-        )
-    with explain_storage_errors(where):
-        study = _open(name, cache, storage)
-        if study is None:
-            raise _no_study(name, where)
+    refuse_if_held(name, cache)
+    study = load_named(name, cache, storage)
+    with explain_storage_errors(location_of(storage, journal_path(cache, name))):
         optuna.delete_study(study_name=name, storage=study._storage)
         if not storage:
             journal_path(cache, name).unlink()
-        shutil.rmtree(claims, ignore_errors=True)
-
-
-def _no_study(name: str, where: str) -> StorageError:
-    return StorageError(f"{where}: no study {name}", "ampflow studies list")
+        shutil.rmtree(claims_folder(cache, name), ignore_errors=True)
 
 
 def _open(name: str, cache: Path, storage: str) -> optuna.Study | None:

@@ -17,6 +17,7 @@ from ampflow.tuning.catalogue import (
     trial_table,
     trials_of,
 )
+from ampflow.tuning.copying import copy_study
 from ampflow.tuning.sampling import budget, make_pruner, make_sampler
 from ampflow.tuning.space import fill, highest
 from ampflow.tuning.spec import StudySpec, claims_folder
@@ -27,6 +28,7 @@ __all__ = [
     "StudySpec",
     "StudySummary",
     "best_training",
+    "copy_study",
     "delete_study",
     "held_trials",
     "list_studies",
