@@ -8,7 +8,33 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "Derivatives"]
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Derivatives of fingerprints by positions: a block for each atom that an atom depends on.
+
+    Parameters
+    ----------
+    starts
+        (atoms + 1,) where each atom's blocks begin.
+    moved
+        (blocks,) which atom moves, counted within the structure.
+    values
+        (blocks, 3, features) float32, 1/Å.
+    """
+
+    starts: NDArray[np.int64]
+    moved: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    def take(self, atoms: NDArray[np.int64]) -> Derivatives:
+        """Return those of some atoms, in that order; structures must stay whole."""
+        counts = np.diff(self.starts)[atoms]
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        blocks = np.repeat(self.starts[atoms] - starts[:-1], counts) + np.arange(starts[-1])
+        return Derivatives(starts, self.moved[blocks], self.values[blocks])
 
 
 @dataclass(frozen=True)
@@ -27,6 +53,8 @@ class Dataset:
         (structures,) eV.
     forces
         (atoms, 3) eV/Å, or None where some structure has none.
+    derivatives
+        Of the fingerprints, which training on forces needs; None where they were not computed.
     """
 
     fingerprints: NDArray[np.float64]
@@ -34,6 +62,7 @@ class Dataset:
     offsets: NDArray[np.int64]
     energies: NDArray[np.float64]
     forces: NDArray[np.float64] | None = None
+    derivatives: Derivatives | None = None
 
     def __len__(self) -> int:
         return len(self.energies)
@@ -72,4 +101,5 @@ class Dataset:
             offsets=offsets,
             energies=self.energies[indices],
             forces=None if self.forces is None else self.forces[atoms],
+            derivatives=None if self.derivatives is None else self.derivatives.take(atoms),
         )

@@ -153,7 +153,16 @@ class Training(_Section):
         "What is made small: the mean absolute error of the energies per structure, the mean "
         "squared one, or Huber's, which is squared below `huber_delta` and linear above.",
     )
-    huber_delta: float = _option(0.1, "Where Huber's loss becomes linear.", "eV", gt=0)
+    huber_delta: float = _option(
+        0.1, "Where Huber's loss becomes linear.", "eV, and eV/Å for forces", gt=0
+    )
+    force_weight: float = _option(
+        0.0,
+        "Adds this times the loss of the force components, a mean over each structure; 0: energies "
+        "alone are trained on. Needs forces in every structure.",
+        "Å",
+        ge=0,
+    )
     optimizer: Literal["adam", "adamw", "lbfgs"] = _option(
         "adam",
         "Adam, AdamW (with `weight_decay`), or L-BFGS: one step an epoch from the whole train "

@@ -13,6 +13,7 @@ import pandas as pd
 from ampflow.errors import StorageError
 from ampflow.experiment import Training
 from ampflow.files import atomic_path, read_json, write_json
+from ampflow.potential.derivatives import load_part
 from ampflow.potential.fit import Fit
 from ampflow.potential.model import Potential
 from ampflow.potential.training import train
@@ -81,7 +82,10 @@ def train_winner(
         If the folder cannot be written.
     """
     start = time.monotonic()
-    parts = {part: store.load(getattr(splits, part)) for part in PARTS}
+    forces = options.force_weight > 0
+    parts = {
+        part: load_part(store, getattr(splits, part), forces and part != "test") for part in PARTS
+    }
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     trained = train(
         parts["train"],

@@ -66,7 +66,7 @@ def epochs(engine: Engine, network: Network, options: Training) -> Callable[[], 
 
     def one() -> None:
         engine.epoch(state, order, ends, 1e-3, key=1)
-        engine.error(state.judged)
+        engine.errors(state.judged)
 
     return one
 

@@ -22,7 +22,7 @@ from ampflow.simd import (
     where_positive,
 )
 
-__all__ = ["ACTIVATIONS", "activate", "drop_out"]
+__all__ = ["ACTIVATIONS", "activate", "bend", "drop_out"]
 
 _TANH, _SILU, _GELU, _RELU = range(4)
 ACTIVATIONS = {"tanh": _TANH, "silu": _SILU, "gelu": _GELU, "relu": _RELU}
@@ -149,6 +149,57 @@ def _gelu(values: Array, slopes: Array, width: int) -> None:
 def _choose_gelu(values: Any, slopes: Any, width: Any) -> Any:
     function = _gelu_32 if values.dtype is types.float32 else _gelu_64
     return lambda values, slopes, width: function(values, slopes, width)
+
+
+@helper
+def bend(kind: int, values: Array, curves: Array, width: int) -> None:
+    """Put the second derivative of the activation of `width` values of each row in `curves`."""
+    if kind == _GELU:
+        _bend_gelu(values, curves, width)
+        return
+    number = values.dtype.type
+    one, two, half = splat(number(1)), splat(number(2)), splat(number(0.5))
+    for row in range(len(values)):
+        for a in range(0, width, lanes(values)):
+            x = load_row(values, row, a)
+            if kind == _TANH:
+                y = _tanh(x)
+                curve = two * y * (y * y - one)
+            elif kind == _SILU:
+                gate = half * _tanh(half * x) + half
+                curve = gate * (one - gate) * (two + x * (one - two * gate))
+            else:
+                curve = x - x  # what is not a number stays so
+            store_row(curves, row, a, curve)
+
+
+@helper
+def _bend_gelu_32(values: Array, curves: Array, width: int) -> None:
+    minus, low, two = splat(-_HALF), splat(np.float32(-80)), splat(np.float32(2))
+    density = splat(np.float32(1 / math.sqrt(2 * math.pi)))
+    for row in range(len(values)):
+        for a in range(0, width, lanes(values)):
+            x = load_row(values, row, a)
+            here = density * _exponential(larger(low, x * x * minus), _EXP_32, 7)
+            store_row(curves, row, a, here * (two - x * x))
+
+
+@helper
+def _bend_gelu_64(values: Array, curves: Array, width: int) -> None:
+    for row in range(len(values)):
+        for a in range(width):
+            x = values[row, a]
+            curves[row, a] = (2 - x * x) * math.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
+def _bend_gelu(values: Array, curves: Array, width: int) -> None:
+    raise NotImplementedError
+
+
+@overload(_bend_gelu, strict=False)
+def _choose_bend_gelu(values: Any, curves: Any, width: Any) -> Any:
+    function = _bend_gelu_32 if values.dtype is types.float32 else _bend_gelu_64
+    return lambda values, curves, width: function(values, curves, width)
 
 
 @helper

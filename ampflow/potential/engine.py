@@ -8,14 +8,35 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ampflow.dataset import Dataset
+from ampflow.dataset import Dataset, Derivatives
+from ampflow.errors import DataError
+from ampflow.experiment import Training
 from ampflow.potential.scaling import Scaler
 from ampflow.potential.state import State
 
-__all__ = ["BETA1", "BETA2", "EPSILON", "Engine", "Samples", "averaging", "samples"]
+__all__ = ["BETA1", "BETA2", "EPSILON", "Engine", "ForceSamples", "Samples", "averaging", "samples"]
 
 # Adam's usual constants (Kingma and Ba 2015).
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+@dataclass(frozen=True)
+class ForceSamples:
+    """What training on forces needs beside `Samples`.
+
+    Parameters
+    ----------
+    targets
+        (atoms, 3) float64, in `Samples.unit` per Å.
+    derivatives
+        Of the fingerprints as they are, not standardised.
+    scales
+        (features,) float64: what standardising divides fingerprints by.
+    """
+
+    targets: NDArray[np.float64]
+    derivatives: Derivatives
+    scales: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,19 +53,22 @@ class Samples:
         (structures,) float64: what the network's atomic energies should sum to.
     unit
         eV: what a target of 1 means.
+    forces
+        None where energies alone are trained on.
     """
 
     features: NDArray[np.floating]
     offsets: NDArray[np.int64]
     targets: NDArray[np.float64]
     unit: float = 1.0
+    forces: ForceSamples | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
 
 
 def samples(
-    dataset: Dataset, residuals: NDArray[np.float64], scaler: Scaler, precision: str
+    dataset: Dataset, residuals: NDArray[np.float64], scaler: Scaler, options: Training
 ) -> Samples:
     """Scale a dataset once for all epochs.
 
@@ -52,11 +76,26 @@ def samples(
     ----------
     residuals
         (structures,) eV: energies less the reference energies.
-    precision
-        "float32" or "float64".
+
+    Raises
+    ------
+    DataError
+        If forces are to be trained on, and some structure has none.
+    ValueError
+        If forces are to be trained on, and the dataset has no derivatives.
     """
-    features = scaler.features(dataset.fingerprints).astype(precision)
-    return Samples(features, dataset.offsets, residuals / scaler.energy, scaler.energy)
+    features = scaler.features(dataset.fingerprints).astype(options.precision)
+    targets, forces = residuals / scaler.energy, None
+    if options.force_weight:
+        if dataset.forces is None:
+            raise DataError(
+                "training.force_weight is set, but some structures have no forces",
+                "leave these structures out, or set force_weight = 0",
+            )
+        if dataset.derivatives is None:
+            raise ValueError("training on forces needs `ampflow.potential.derivatives`")
+        forces = ForceSamples(dataset.forces / scaler.energy, dataset.derivatives, scaler.scale)
+    return Samples(features, dataset.offsets, targets, scaler.energy, forces)
 
 
 class Engine(Protocol):
@@ -77,8 +116,12 @@ class Engine(Protocol):
     ) -> tuple[float, float, NDArray[np.float64]]:
         """Return mean absolute error, loss and the loss's gradient over all train samples."""
 
-    def error(self, weights: NDArray[np.floating]) -> float:
-        """Return the mean absolute error on the validation samples, in the scaler's unit."""
+    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float]:
+        """Return mean absolute errors on the validation samples, in the scaler's unit.
+
+        The first is that of energies per structure; the second that of force components, per Å,
+        or NaN where energies alone are trained on.
+        """
 
 
 def averaging(ema_decay: float, step: int) -> float:

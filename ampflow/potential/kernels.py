@@ -23,7 +23,8 @@ from ampflow.potential.products import outer, product
 from ampflow.simd import lanes
 
 __all__ = ["DIFFERENTIATE", "LOSSES", "MEASURE", "STEP", "Block", "Part", "Rule", "Shape"]
-__all__ += ["Vectors", "epoch", "transpose"]
+__all__ += ["Vectors", "adam", "epoch", "gather", "layer_of", "loss_of", "losses", "padded"]
+__all__ += ["transpose"]
 
 MEASURE, DIFFERENTIATE, STEP = range(3)
 _MAE, _MSE, _HUBER = range(3)
@@ -82,15 +83,17 @@ class Rule(NamedTuple):
     weight_decay: float
     clip: float  # 0: not
     ema_decay: float  # 0: no average
+    force_weight: float
 
 
 @inlined
-def _padded(atoms: int, step: int) -> int:
+def padded(atoms: int, step: int) -> int:
+    """Return the atoms of a block, filled up to whole vectors."""
     return (atoms + step - 1) // step * step
 
 
 @helper
-def _layer(shape: Shape, layer: int) -> tuple[int, int, int, int]:
+def layer_of(shape: Shape, layer: int) -> tuple[int, int, int, int]:
     """Return a layer's first weight, its first input row, its inputs with the one, its outputs."""
     outputs = shape.nodes if layer < shape.layers else 1
     if layer == 0:
@@ -105,9 +108,9 @@ def _forward(
     shape: Shape, weights: Array, block: Block, atoms: int, rate: float, key: int, first: int
 ) -> None:
     """Fill `values` from the features up to the energies, and `slopes` with derivatives."""
-    width = _padded(atoms, lanes(weights))
+    width = padded(atoms, lanes(weights))
     for layer in range(shape.layers + 1):
-        weight, row, inputs, outputs = _layer(shape, layer)
+        weight, row, inputs, outputs = layer_of(shape, layer)
         matrix = weights[weight : weight + outputs * inputs].reshape(outputs, inputs)
         values = block.values[row + inputs : row + inputs + outputs]
         product(matrix, block.values[row : row + inputs], values, width, False)
@@ -122,9 +125,9 @@ def _forward(
 @helper
 def _backward(shape: Shape, weights: Array, block: Block, atoms: int, gradient: Array) -> None:
     """Add to `gradient` what this block has to say, beginning at the last row of `slopes`."""
-    width = _padded(atoms, lanes(weights))
+    width = padded(atoms, lanes(weights))
     for layer in range(shape.layers, -1, -1):
-        weight, row, inputs, outputs = _layer(shape, layer)
+        weight, row, inputs, outputs = layer_of(shape, layer)
         here = slice(weight, weight + outputs * inputs)
         slopes = block.slopes[layer * shape.nodes : layer * shape.nodes + outputs]
         out = gradient[here].reshape(outputs, inputs)
@@ -135,7 +138,7 @@ def _backward(shape: Shape, weights: Array, block: Block, atoms: int, gradient: 
 
 
 @helper
-def _gather(
+def gather(
     part: Part, count: int, order: NDArray[np.int64], start: int, stop: int, values: Array
 ) -> tuple[int, int]:
     """Put whole structures into a block, as many as fit; return the next one, and the atoms."""
@@ -153,7 +156,7 @@ def _gather(
 
 
 @inlined
-def _loss(kind: int, delta: float, error: float) -> tuple[float, float]:
+def loss_of(kind: int, delta: float, error: float) -> tuple[float, float]:
     """Return the loss of an error, and its derivative."""
     size, sign = abs(error), np.sign(error)
     if kind == _MAE:
@@ -166,7 +169,7 @@ def _loss(kind: int, delta: float, error: float) -> tuple[float, float]:
 
 
 @helper
-def _losses(
+def losses(
     part: Part,
     order: NDArray[np.int64],
     start: int,
@@ -186,7 +189,7 @@ def _losses(
         error = -part.targets[order[place]]
         for i in range(a, a + size):
             error += np.float64(energies[i])
-        value, slope = _loss(rule.loss, rule.delta, error)
+        value, slope = loss_of(rule.loss, rule.delta, error)
         total += abs(error)
         loss += value
         slopes[a : a + size] = weight * slope
@@ -207,7 +210,7 @@ def _shortened(gradient: Array, longest: float) -> float:
 
 
 @helper
-def _step(vectors: Vectors, rule: Rule, step: int) -> None:
+def adam(vectors: Vectors, rule: Rule, step: int) -> None:
     """Make one step of Adam, or of AdamW where weights decay, and average."""
     weights, gradient, first, second, average = vectors
     number = weights.dtype.type
@@ -249,16 +252,16 @@ def epoch(
             vectors.gradient[:] = 0
         place = start
         while place < stop:
-            after, atoms = _gather(part, shape.features, order, place, stop, block.values)
+            after, atoms = gather(part, shape.features, order, place, stop, block.values)
             _forward(shape, vectors.weights, block, atoms, rule.dropout, key, seen)
-            errors, losses = _losses(part, order, place, after, 1 / (stop - start), rule, block)
-            total, loss = total + errors, loss + losses
+            errors, value = losses(part, order, place, after, 1 / (stop - start), rule, block)
+            total, loss = total + errors, loss + value
             if rule.mode > MEASURE:
                 _backward(shape, vectors.weights, block, atoms, vectors.gradient)
             place, seen = after, seen + atoms
         if rule.mode == STEP:
             steps += 1
-            _step(vectors, rule, steps)
+            adam(vectors, rule, steps)
         start = stop
     return total, loss
 

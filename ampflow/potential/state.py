@@ -41,6 +41,8 @@ class Epoch:
         Learning rate in this epoch.
     seconds
         How long it took, validation included.
+    validation_force_mae
+        eV/Å, of force components at the end of the epoch; None where forces are not trained on.
     """
 
     number: int
@@ -48,6 +50,7 @@ class Epoch:
     validation_mae: float
     lr: float
     seconds: float
+    validation_force_mae: float | None = None
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ampflow.experiment import Training
-from ampflow.potential.engine import BETA1, BETA2, EPSILON, Samples, averaging
+from ampflow.potential.engine import BETA1, BETA2, EPSILON, ForceSamples, Samples, averaging
 from ampflow.potential.network import Network
 from ampflow.potential.state import State
 
@@ -96,31 +97,36 @@ class TorchEngine:
         errors, loss, gradient = self._differentiate(vector, everything, random)
         return float(errors.mean()), float(loss), gradient.double().cpu().numpy()
 
-    def error(self, weights: NDArray[np.floating]) -> float:
-        """Return the mean absolute error on the validation samples, in the scaler's unit."""
+    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float]:
+        """Return mean absolute errors on the validation samples, in the scaler's unit."""
         vector = torch.from_numpy(weights).to(self._device)
-        with torch.no_grad():
-            everything = np.arange(len(self._validation))
-            return float(self._validation.errors(self._network, vector, everything).abs().mean())
+        everything = np.arange(len(self._validation))
+        energies, forces = self._validation.errors(self._network, vector, everything)
+        force = math.nan if forces is None else float(forces.detach().abs().mean())
+        return float(energies.detach().abs().mean()), force
 
     def _differentiate(
         self, weights: Tensor, batch: NDArray[np.int64], random: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return absolute errors, the mean loss and its gradient."""
         leaf = weights.detach().requires_grad_()
-        errors = self._train.errors(self._network, leaf, batch, self._options, random)
-        loss = _loss(errors, self._options, self._unit)
+        dropout, delta = self._options.dropout_rate, self._options.huber_delta / self._unit
+        errors, forces = self._train.errors(self._network, leaf, batch, dropout, random)
+        loss = _losses(errors, self._options.loss, delta).mean()
+        if forces is not None:
+            found = _losses(forces, self._options.loss, delta).mean(dim=1)
+            shares = torch.from_numpy(self._train.shares(batch)).to(self._device)
+            loss = loss + self._options.force_weight * (found * shares).sum()
         (gradient,) = torch.autograd.grad(loss, leaf)
         return errors.detach().abs(), loss.detach(), gradient
 
 
-def _loss(errors: Tensor, options: Training, unit: float) -> Tensor:
-    if options.loss == "mae":
-        return errors.abs().mean()
-    zero = torch.zeros_like(errors)
-    if options.loss == "mse":
-        return functional.mse_loss(errors, zero)
-    return functional.huber_loss(errors, zero, delta=options.huber_delta / unit)
+def _losses(errors: Tensor, kind: str, delta: float) -> Tensor:
+    if kind == "mae":
+        return errors.abs()
+    if kind == "mse":
+        return errors**2
+    return functional.huber_loss(errors, torch.zeros_like(errors), reduction="none", delta=delta)
 
 
 def _step(vectors: list[Tensor], gradient: Tensor, options: Training, lr: float, step: int) -> None:
@@ -145,26 +151,58 @@ class _Part:
         self._targets = torch.from_numpy(part.targets).to(device)
         self._offsets = part.offsets
         self._device = device
+        self._forces = part.forces
 
     def __len__(self) -> int:
         return len(self._targets)
+
+    def shares(self, batch: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return what each atom of a batch weighs in the mean over structures: (atoms,)."""
+        sizes = np.diff(self._offsets)[batch]
+        return np.repeat(1 / (len(batch) * sizes), sizes)
 
     def errors(
         self,
         network: Network,
         weights: Tensor,
         batch: NDArray[np.int64],
-        options: Training | None = None,
+        dropout: float = 0.0,
         random: torch.Generator | None = None,
-    ) -> Tensor:
-        """Return the errors of the structures `batch`: float64, with dropout if random."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the errors of energies (structures,) and of forces (atoms, 3), in float64."""
         sizes = np.diff(self._offsets)[batch]
         within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        atoms = torch.from_numpy(np.repeat(self._offsets[:-1][batch], sizes) + within)
+        atoms = np.repeat(self._offsets[:-1][batch], sizes) + within
         owner = torch.from_numpy(np.repeat(np.arange(len(batch)), sizes)).to(self._device)
-        dropout = options.dropout_rate if options else 0.0
-        features = self._features[atoms.to(self._device)]
+        features = self._features[torch.from_numpy(atoms).to(self._device)]
+        if self._forces is not None:
+            features.requires_grad_()
         energies = atomic_energies(network, weights, features, dropout, random).double()
         sums = torch.zeros(len(batch), dtype=torch.float64, device=self._device)
         targets = self._targets[torch.from_numpy(batch).to(self._device)]
-        return sums.index_add(0, owner, energies) - targets
+        errors = sums.index_add(0, owner, energies) - targets
+        if self._forces is None:
+            return errors, None
+        first = np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return errors, self._force_errors(energies, features, self._forces, atoms, first)
+
+    def _force_errors(
+        self,
+        energies: Tensor,
+        features: Tensor,
+        given: ForceSamples,
+        atoms: NDArray[np.int64],
+        first: NDArray[np.int64],
+    ) -> Tensor:
+        """Differentiate the energies; `first` is where each atom's structure begins."""
+        (slopes,) = torch.autograd.grad(energies.sum(), features, create_graph=True)
+        scales = torch.from_numpy(given.scales).to(slopes)
+        mine = given.derivatives.take(atoms)
+        counts = np.diff(mine.starts)
+        centre, moved = np.repeat(np.arange(len(atoms)), counts), mine.moved
+        moved = moved + np.repeat(first, counts)
+        values = torch.from_numpy(mine.values).to(slopes)
+        pulled = (slopes / scales)[torch.from_numpy(centre).to(self._device)]
+        parts = -torch.einsum("bkf,bf->bk", values, pulled).double()
+        targets = torch.from_numpy(given.targets[atoms]).to(self._device)
+        return (-targets).index_add(0, torch.from_numpy(moved).to(self._device), parts)

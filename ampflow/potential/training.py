@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ def train(
 ) -> Trained:
     """Train a network and keep the weights of its best epoch on `validation`.
 
-    A training is judged by the mean absolute error per structure, whatever the loss. References
+    A training is judged by the mean absolute error per structure, whatever the loss. For a loss of
+    forces both parts need `Dataset.derivatives`. References
     and scaling are fitted to `train` alone.
 
     Parameters
@@ -91,7 +93,8 @@ def train(
     Diverged
         If the error is not finite, or a thousand times that of the start.
     DataError
-        If a part has no structures, or `validation` has an element that `train` has not.
+        If a part has no structures, or lacks the forces that are asked for, or `validation` has
+        an element that `train` has not.
     OptionError
         If a GPU is asked for where there is none, or reference energies are missing.
     StorageError
@@ -134,8 +137,8 @@ class _Run:
         rest = validation.energies - self._references.of(validation)
         self._engine = _engine(
             self._network,
-            samples(train, residuals, self._scaler, options.precision),
-            samples(validation, rest, self._scaler, options.precision),
+            samples(train, residuals, self._scaler, options),
+            samples(validation, rest, self._scaler, options),
             options,
         )
         self._sizes = train.atoms_per_structure
@@ -161,14 +164,15 @@ class _Run:
         number, unit = len(self.state.history) + 1, self._scaler.energy
         lr = learning_rate(self._options, self._errors)
         train_mae = unit * self._learn(number, lr)
-        validation_mae = unit * self._engine.error(self.state.judged)
+        validation_mae, force = (unit * e for e in self._engine.errors(self.state.judged))
         for part, mae in (("train", train_mae), ("validation", validation_mae)):
             if not mae <= self._limit:  # also when it is not a number
                 raise Diverged(
                     f"training diverged in epoch {number}: {part} error {mae:.3g} eV per structure",
                     "lower the learning rate (lr)",
                 )
-        epoch = Epoch(number, train_mae, validation_mae, lr, time.perf_counter() - start)
+        seconds, force_mae = time.perf_counter() - start, None if math.isnan(force) else force
+        epoch = Epoch(number, train_mae, validation_mae, lr, seconds, force_mae)
         self.state.add(epoch)
         return epoch
 
@@ -233,4 +237,7 @@ def _digest(train: Dataset, validation: Dataset, options: Training, seed: int) -
     """Name a training by all that its result depends on."""
     parts = (train, validation)
     arrays = [a for p in parts for a in (p.fingerprints, p.numbers, p.offsets, p.energies)]
+    if options.force_weight:
+        arrays += [p.forces for p in parts if p.forces is not None]
+        arrays += [p.derivatives.moved for p in parts if p.derivatives is not None]
     return digest(TRAINER_VERSION, options.decisive(), seed, *arrays)

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from ampflow.dataset import Dataset
 from ampflow.experiment import Training
+from ampflow.potential.derivatives import load_part
 from ampflow.potential.state import Epoch, load_state
 from ampflow.potential.training import Diverged, Trained, train
 from ampflow.splits import Splits
@@ -48,7 +49,7 @@ class Potentials:
         TrainingFailed
             If the training diverges.
         """
-        fitted, scored = _parts(self._store, self._split)
+        fitted, scored = _parts(self._store, self._split, options.force_weight > 0)
         try:
             return train(fitted, scored, options, seed, on_epoch=on_epoch, checkpoint=checkpoint)
         except Diverged as error:
@@ -67,11 +68,14 @@ class Potentials:
         return state.history if state else []
 
 
-@lru_cache(maxsize=1)
-def _parts(store: Path, split: Path) -> tuple[Dataset, Dataset]:
+@lru_cache(maxsize=2)
+def _parts(store: Path, split: Path, forces: bool) -> tuple[Dataset, Dataset]:
     parts = Splits.read(split)
     opened = FingerprintStore(store)
     try:
-        return opened.load(parts.train), opened.load(parts.validation)
+        return (
+            load_part(opened, parts.train, forces),
+            load_part(opened, parts.validation, forces),
+        )
     finally:
         opened.close()

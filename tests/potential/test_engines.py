@@ -159,7 +159,7 @@ def test_engines_agree(changes: dict[str, object]) -> None:
         state = State.begin(_weights(network, options.precision), options)
         error, loss, gradient = engine.gradient(state.weights, key=1)
         met = [engine.epoch(state, order, ends, 1e-3, key=1) for _ in range(2)]
-        errors.append([error, loss, *met, engine.error(state.judged)])
+        errors.append([error, loss, *met, engine.errors(state.judged)[0]])
         states.append((state, gradient))
     np.testing.assert_allclose(*errors, rtol=tolerance)
     np.testing.assert_allclose(states[0][1], states[1][1], atol=10 * tolerance)
@@ -226,8 +226,8 @@ def test_structures_are_independent() -> None:
         one = Samples(
             samples.features[begin:end], np.array([0, end - begin]), samples.targets[i:][:1]
         )
-        alone.append(CpuEngine(network, one, one, options).error(weights))
-    together = CpuEngine(network, samples, samples, options).error(weights)
+        alone.append(CpuEngine(network, one, one, options).errors(weights)[0])
+    together = CpuEngine(network, samples, samples, options).errors(weights)[0]
     assert together == pytest.approx(np.mean(alone), rel=1e-14)
 
 
@@ -239,4 +239,4 @@ def test_nan_is_not_hidden(activation: str) -> None:
     weights = _weights(network, "float32")
     weights[0] = np.nan
     options = Training(activation=activation)
-    assert np.isnan(CpuEngine(network, samples, samples, options).error(weights))
+    assert np.isnan(CpuEngine(network, samples, samples, options).errors(weights)[0])

@@ -1,0 +1,292 @@
+"""The arithmetic of a training on energies and forces, compiled.
+
+With g = dE/dx, the derivative of a structure's energy by its standardised features, forces are
+F = -Jᵀ g, where J holds the features' derivatives by the positions. A loss L(F) has
+
+    dL/dweights = d/dweights Σ v g,   v = -J dL/dF   (v held constant)
+
+and Σ v g is the derivative of the energy along v. So the features' tangents v go forward through
+the layers beside the features, and the reverse runs over both: no graph, and no second derivative
+but the activation's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ampflow.compiled import entry, helper, inlined
+from ampflow.potential.activations import activate, bend, drop_out
+from ampflow.potential.kernels import (
+    MEASURE,
+    STEP,
+    Block,
+    Part,
+    Rule,
+    Shape,
+    Vectors,
+    adam,
+    gather,
+    layer_of,
+    loss_of,
+    losses,
+    padded,
+)
+from ampflow.potential.products import outer, product
+from ampflow.simd import lanes, load_row, splat, store_row, total
+
+__all__ = ["Forces", "Scratch", "epoch"]
+
+Array = NDArray[Any]
+
+
+class Forces(NamedTuple):
+    """What forces need of a part, atom after atom; see `ampflow.dataset.Derivatives`."""
+
+    starts: NDArray[np.int64]  # (atoms + 1,) where an atom's dependences begin
+    moved: NDArray[np.int64]  # (dependences,) the atom that moves, counted within the structure
+    derivatives: Array  # (3 dependences, features filled up to whole vectors)
+    scales: Array  # (features,) of the scaler
+    targets: NDArray[np.float64]  # (atoms, 3)
+
+
+class Scratch(NamedTuple):
+    """Memory for one block of atoms, beside `Block`.
+
+    `curves` begins as the activations' second derivatives; `seconds` is the derivative of the
+    energies with respect to what went into each node.
+    """
+
+    tangents: Array  # (rows as in Block.values, atoms); rows of ones are zeros here
+    curves: Array  # (layers nodes, atoms)
+    seconds: Array  # (layers nodes + 1, atoms)
+    inputs: Array  # (features, atoms) dE/dx
+    by_atom: Array  # (atoms, features filled up)
+    forces: NDArray[np.float64]  # (atoms, 3), then the loss's derivative by them
+
+
+@helper
+def _forward(
+    shape: Shape,
+    weights: Array,
+    block: Block,
+    scratch: Scratch,
+    atoms: int,
+    rate: float,
+    key: int,
+    first: int,
+) -> None:
+    """Fill `values`, `slopes` and `curves` from the features up to the energies."""
+    width = padded(atoms, lanes(weights))
+    for layer in range(shape.layers + 1):
+        weight, row, inputs, outputs = layer_of(shape, layer)
+        matrix = weights[weight : weight + outputs * inputs].reshape(outputs, inputs)
+        values = block.values[row + inputs : row + inputs + outputs]
+        product(matrix, block.values[row : row + inputs], values, width, False)
+        if layer == shape.layers:
+            return
+        rows = slice(layer * outputs, (layer + 1) * outputs)
+        slopes, curves, seconds = block.slopes[rows], scratch.curves[rows], scratch.seconds[rows]
+        bend(shape.activation, values, curves, width)
+        activate(shape.activation, values, slopes, width)
+        seconds[:, :width] = slopes[:, :width]
+        if rate > 0:  # the same nodes are dropped in all four
+            drop_out(rate, key + layer, first, values, slopes, width)
+            drop_out(rate, key + layer, first, curves, seconds, width)
+
+
+@helper
+def _differentiate(shape: Shape, weights: Array, scratch: Scratch, atoms: int) -> None:
+    """Fill `seconds` and `inputs`; multiply `curves` by the derivatives by the nodes."""
+    width = padded(atoms, lanes(weights))
+    scratch.seconds[-1, :atoms] = 1
+    scratch.seconds[-1, atoms:] = 0
+    for layer in range(shape.layers, -1, -1):
+        weight, _, inputs, outputs = layer_of(shape, layer)
+        back = weights[weight : weight + outputs * inputs].reshape(outputs, inputs).T
+        above = scratch.seconds[layer * shape.nodes : layer * shape.nodes + outputs]
+        if layer == 0:
+            product(back, above, scratch.inputs, width, False)
+            return
+        below = slice((layer - 1) * shape.nodes, layer * shape.nodes)
+        product(back, above, scratch.curves[below], width, True)
+        product(back, above, scratch.seconds[below], width, True)
+
+
+@inlined
+def _dot(left: Array, row: int, right: Array, other: int) -> Any:
+    result = splat(left.dtype.type(0))
+    for f in range(0, left.shape[1], lanes(left)):
+        result = result + load_row(left, row, f) * load_row(right, other, f)
+    return total(result)
+
+
+@inlined
+def _add_times(out: Array, row: int, factor: Any, rows: Array, other: int) -> None:
+    by = splat(factor)
+    for f in range(0, out.shape[1], lanes(out)):
+        store_row(out, row, f, load_row(out, row, f) + by * load_row(rows, other, f))
+
+
+@helper
+def _pull(
+    shape: Shape,
+    part: Part,
+    given: Forces,
+    order: NDArray[np.int64],
+    start: int,
+    stop: int,
+    scratch: Scratch,
+) -> None:
+    """Make forces of `inputs`."""
+    by_atom, forces, a = scratch.by_atom, scratch.forces, 0
+    for place in range(start, stop):
+        begin, end = part.offsets[order[place]], part.offsets[order[place] + 1]
+        forces[a : a + end - begin] = 0
+        for atom in range(begin, end):
+            here = a + atom - begin
+            for f in range(shape.features):
+                by_atom[here, f] = scratch.inputs[f, here] / given.scales[f]
+            for dependence in range(given.starts[atom], given.starts[atom + 1]):
+                moved = a + given.moved[dependence]
+                for k in range(3):
+                    slope = _dot(given.derivatives, 3 * dependence + k, by_atom, here)
+                    forces[moved, k] -= np.float64(slope)
+        a += end - begin
+
+
+@helper
+def _force_losses(
+    part: Part,
+    given: Forces,
+    order: NDArray[np.int64],
+    start: int,
+    stop: int,
+    weight: float,
+    rule: Rule,
+    forces: NDArray[np.float64],
+) -> tuple[float, float]:
+    """Sum absolute errors of components, and losses, each structure's mean over its components.
+
+    Forces are replaced by the losses' derivatives by them, times `weight`.
+    """
+    errors, loss, a = 0.0, 0.0, 0
+    for place in range(start, stop):
+        begin, end = part.offsets[order[place]], part.offsets[order[place] + 1]
+        share = 1 / (3 * (end - begin))
+        for atom in range(begin, end):
+            for k in range(3):
+                error = forces[a, k] - given.targets[atom, k]
+                value, slope = loss_of(rule.loss, rule.delta, error)
+                errors += abs(error)
+                loss += share * value
+                forces[a, k] = weight * share * slope
+            a += 1
+    return errors, loss
+
+
+@helper
+def _push(
+    shape: Shape,
+    part: Part,
+    given: Forces,
+    order: NDArray[np.int64],
+    start: int,
+    stop: int,
+    scratch: Scratch,
+) -> None:
+    """Make the features' tangents of the losses' derivatives by the forces."""
+    by_atom, forces, a = scratch.by_atom, scratch.forces, 0
+    number = by_atom.dtype.type
+    for place in range(start, stop):
+        begin, end = part.offsets[order[place]], part.offsets[order[place] + 1]
+        for atom in range(begin, end):
+            here = a + atom - begin
+            by_atom[here] = 0
+            for dependence in range(given.starts[atom], given.starts[atom + 1]):
+                moved = a + given.moved[dependence]
+                for k in range(3):
+                    factor = number(-forces[moved, k])
+                    _add_times(by_atom, here, factor, given.derivatives, 3 * dependence + k)
+            for f in range(shape.features):
+                scratch.tangents[f, here] = by_atom[here, f] / given.scales[f]
+        a += end - begin
+    scratch.tangents[: shape.features, a:] = 0
+
+
+@helper
+def _backward(
+    shape: Shape, weights: Array, block: Block, scratch: Scratch, atoms: int, gradient: Array
+) -> None:
+    """Add to `gradient`, from energies (the last row of `slopes`) and tangents."""
+    width = padded(atoms, lanes(weights))
+    for layer in range(shape.layers):
+        weight, row, inputs, outputs = layer_of(shape, layer)
+        matrix = weights[weight : weight + outputs * inputs].reshape(outputs, inputs)
+        rows = slice(layer * outputs, (layer + 1) * outputs)
+        tangents = scratch.tangents[row + inputs : row + inputs + outputs]
+        product(matrix, scratch.tangents[row : row + inputs], tangents, width, False)
+        scratch.curves[rows, :width] *= tangents[:, :width]
+        tangents[:, :width] *= block.slopes[rows, :width]
+    for layer in range(shape.layers, -1, -1):
+        weight, row, inputs, outputs = layer_of(shape, layer)
+        here = slice(weight, weight + outputs * inputs)
+        rows = slice(layer * shape.nodes, layer * shape.nodes + outputs)
+        out = gradient[here].reshape(outputs, inputs)
+        outer(block.slopes[rows], block.values[row : row + inputs], out, width)
+        outer(scratch.seconds[rows], scratch.tangents[row : row + inputs], out, width)
+        if layer:
+            below = slice((layer - 1) * shape.nodes, layer * shape.nodes)
+            back = weights[here].reshape(outputs, inputs).T
+            product(back, block.slopes[rows], block.slopes[below], width, True)
+            block.slopes[below, :width] += scratch.curves[below, :width]
+
+
+@entry
+def epoch(
+    shape: Shape,
+    part: Part,
+    order: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    vectors: Vectors,
+    steps: int,
+    rule: Rule,
+    key: int,
+    block: Block,
+    given: Forces,
+    scratch: Scratch,
+) -> tuple[float, float, float]:
+    """Do what `kernels.epoch` does, with the loss of forces added, times `rule.force_weight`.
+
+    Returns the sums of absolute errors of energies, of losses, and of absolute errors of force
+    components.
+    """
+    energies, loss, forces, seen, start = 0.0, 0.0, 0.0, 0 * steps, 0 * steps
+    for stop in ends:
+        if rule.mode > MEASURE:
+            vectors.gradient[:] = 0
+        place = start
+        while place < stop:
+            after, atoms = gather(part, shape.features, order, place, stop, block.values)
+            _forward(shape, vectors.weights, block, scratch, atoms, rule.dropout, key, seen)
+            share = 1 / (stop - start)
+            errors, value = losses(part, order, place, after, share, rule, block)
+            energies, loss = energies + errors, loss + value
+            _differentiate(shape, vectors.weights, scratch, atoms)
+            _pull(shape, part, given, order, place, after, scratch)
+            share *= rule.force_weight
+            errors, value = _force_losses(
+                part, given, order, place, after, share, rule, scratch.forces
+            )
+            forces, loss = forces + errors, loss + rule.force_weight * value
+            if rule.mode > MEASURE:
+                _push(shape, part, given, order, place, after, scratch)
+                _backward(shape, vectors.weights, block, scratch, atoms, vectors.gradient)
+            place, seen = after, seen + atoms
+        if rule.mode == STEP:
+            steps += 1
+            adam(vectors, rule, steps)
+        start = stop
+    return energies, loss, forces

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from numpy.typing import NDArray
+
+from ampflow.dataset import Dataset, Derivatives
+from ampflow.demo import write_demo
+from ampflow.errors import DataError
+from ampflow.experiment import Data, Training
+from ampflow.fingerprinting import find_source, fingerprint
+from ampflow.fingerprints import GMP
+from ampflow.potential import activations, torch_engine
+from ampflow.potential.cpu_engine import CpuEngine
+from ampflow.potential.derivatives import differentiate, load_part
+from ampflow.potential.engine import ForceSamples, Samples
+from ampflow.potential.model import Potential
+from ampflow.potential.network import Network
+from ampflow.potential.schedules import batch_ends
+from ampflow.potential.state import State
+from ampflow.potential.torch_engine import TorchEngine
+from ampflow.potential.training import train
+from ampflow.splits import Splits
+from ampflow.tuning.objective import Potentials
+
+DESCRIPTOR = GMP(
+    sigmas=[0.5, 1.0, 1.5], orders=[0, 1, 2], cutoff=4.0, switch_width=1.0, square=True
+)
+
+
+@numba.njit
+def bend(kind, values, curves, width):
+    activations.bend(kind, values, curves, width)
+
+
+def _random(sizes: list[int], features: int, precision: str = "float64") -> Samples:
+    """Structures whose atoms depend on themselves and some others, at random."""
+    random = np.random.default_rng(len(sizes))
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    moved = [np.flatnonzero(random.random(n) < 0.3) for n in sizes for _ in range(n)]
+    starts = np.cumsum([0, *map(len, moved)])
+    values = random.normal(size=(starts[-1], 3, features)).astype(np.float32)
+    forces = ForceSamples(
+        random.normal(size=(offsets[-1], 3)),
+        Derivatives(starts, np.concatenate(moved), values),
+        random.uniform(0.5, 2, features),
+    )
+    rows = random.normal(size=(offsets[-1], features)).astype(precision)
+    return Samples(rows, offsets, random.normal(size=len(sizes)), 2.0, forces)
+
+
+def _weights(network: Network, precision: str = "float64") -> NDArray[np.floating]:
+    return np.random.default_rng(7).normal(0, 0.4, network.size).astype(precision)
+
+
+def _options(**changes: object) -> Training:
+    return Training(**{"precision": "float64", "force_weight": 0.7, **changes})
+
+
+# Loss and gradient are those of torch's double automatic differentiation, for every activation
+# and loss, shapes that are no multiple of a vector, one structure and several blocks of them.
+@pytest.mark.parametrize("activation", ["tanh", "silu", "gelu", "relu"])
+@pytest.mark.parametrize(
+    ("features", "layers", "nodes", "sizes", "loss"),
+    [
+        (1, 1, 1, [1], "mse"),
+        (5, 2, 3, [2, 7, 1], "mae"),
+        (9, 3, 8, [11, 24, 200, 240, 5], "huber"),
+        (8, 4, 5, [3, 30], "mse"),
+    ],
+)
+def test_gradient_is_autograds(
+    activation: str, features: int, layers: int, nodes: int, sizes: list[int], loss: str
+) -> None:
+    network = Network(features, layers, nodes, activation)
+    samples, weights = _random(sizes, features), _weights(network)
+    options = _options(loss=loss, huber_delta=2.0)
+    ours = CpuEngine(network, samples, samples, options)
+    theirs = TorchEngine(network, samples, samples, options, "cpu")
+    for found, expected in zip(
+        ours.gradient(weights, key=1), theirs.gradient(weights, key=1), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(ours.errors(weights), theirs.errors(weights), rtol=1e-10)
+
+
+# The gradient is the loss's derivative by finite differences, with dropout too.
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_gradient_is_finite_differences(rate: float) -> None:
+    network = Network(6, 2, 7, "silu")
+    samples, weights = _random([3, 20, 8], 6), _weights(network)
+    options = _options(loss="mse", dropout_rate=rate)
+    engine = CpuEngine(network, samples, samples, options)
+    gradient = engine.gradient(weights, key=3)[2]
+    direction = np.random.default_rng(0).normal(size=network.size)
+    above, below = (engine.gradient(weights + step * direction, key=3)[1] for step in (1e-6, -1e-6))
+    assert (above - below) / 2e-6 == pytest.approx(gradient @ direction, rel=1e-6)
+
+
+# Both engines make the same training, in float32 and float64.
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("float64", 1e-9)])
+def test_engines_agree(precision: str, tolerance: float) -> None:
+    network, options = Network(6, 2, 10, "tanh"), _options(precision=precision, batch_size=2)
+    samples = _random([3, 9, 30, 1, 14], 6, precision)
+    order = np.array([3, 1, 0, 4, 2])
+    ends = batch_ends(np.diff(samples.offsets)[order], options)
+    found = []
+    for engine in (
+        CpuEngine(network, samples, samples, options),
+        TorchEngine(network, samples, samples, options, "cpu"),
+    ):
+        state = State.begin(_weights(network, precision), options)
+        error = engine.epoch(state, order, ends, 1e-3, key=1)
+        found.append([error, *engine.errors(state.weights), *state.weights])
+    np.testing.assert_allclose(*found, rtol=tolerance, atol=tolerance)
+
+
+# Without a weight the forces change nothing; a structure's error does not depend on the others.
+def test_weight_of_zero_is_energies_alone() -> None:
+    network, samples = Network(6, 2, 7, "silu"), _random([3, 20, 8], 6)
+    bare, weights = replace(samples, forces=None), _weights(Network(6, 2, 7, "silu"))
+    with_forces = CpuEngine(network, samples, samples, _options(force_weight=1e-300))
+    alone = CpuEngine(network, bare, bare, _options(force_weight=0.0))
+    for one, other in zip(
+        with_forces.gradient(weights, key=1), alone.gradient(weights, key=1), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    assert np.isnan(alone.errors(weights)[1])
+
+
+# Second derivatives of the activations are right to rounding.
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("float64", 5e-15)])
+@pytest.mark.parametrize("activation", ["tanh", "silu", "gelu"])
+def test_second_derivatives(activation: str, precision: str, tolerance: float) -> None:
+    x = np.linspace(-9, 9, 800).astype(precision)[None]
+    curves = np.empty_like(x)
+    bend(activations.ACTIVATIONS[activation], x, curves, x.shape[1])
+    leaf = torch.from_numpy(x.astype(np.float64)).requires_grad_()
+    value = torch_engine._FUNCTIONS[activation](leaf)
+    (slope,) = torch.autograd.grad(value.sum(), leaf, create_graph=True)
+    (expected,) = torch.autograd.grad(slope.sum(), leaf)
+    np.testing.assert_allclose(curves, expected.numpy(), atol=tolerance)
+
+
+def _structures(count: int) -> list[Atoms]:
+    """Copper crystals of 4 and 8 atoms and some molecules, rattled."""
+    found = []
+    for seed in range(count):
+        atoms = bulk("Cu", cubic=True) * (1, 1, 1 + seed % 2)
+        if seed % 5 == 0:
+            atoms = molecule("H2O")
+            atoms.symbols = "OCuCu"
+            atoms.positions *= 1.8
+        atoms.rattle(0.04 + 0.03 * (seed % 3), seed=seed)
+        atoms.calc = EMT()
+        found.append(atoms)
+    return found
+
+
+def _dataset(structures: list[Atoms]) -> Dataset:
+    return Dataset(
+        np.concatenate([DESCRIPTOR.compute(atoms) for atoms in structures]),
+        np.concatenate([atoms.numbers for atoms in structures]),
+        np.cumsum([0, *map(len, structures)]),
+        np.array([atoms.get_potential_energy() for atoms in structures]),
+        np.concatenate([atoms.get_forces() for atoms in structures]),
+        differentiate(DESCRIPTOR, structures),
+    )
+
+
+# Derivatives are those of the sparse Jacobian, and stay with their structures.
+def test_derivatives() -> None:
+    structures = _structures(6)
+    data = _dataset(structures)
+    taken = data.take(np.array([4, 0])).derivatives
+    assert taken is not None
+    atom = 0
+    for atoms in (structures[4], structures[0]):
+        dense = DESCRIPTOR.jacobian(atoms).toarray().reshape(len(atoms), -1, len(atoms), 3)
+        for centre in range(len(atoms)):
+            found = np.zeros_like(dense[centre])
+            for block in range(taken.starts[atom], taken.starts[atom + 1]):
+                found[:, taken.moved[block]] += taken.values[block].T
+            np.testing.assert_allclose(found, dense[centre], atol=1e-6)
+            atom += 1
+
+
+# The errors of forces that a training reports are those of the potential's own forces; training on
+# them makes them smaller than training on energies alone does.
+def test_training_on_forces() -> None:
+    structures = _structures(60)
+    data = _dataset(structures)
+    order = np.arange(len(data))
+    parts = data.take(order[10:]), data.take(order[:10])
+    options = Training(num_layers=2, num_nodes=16, epochs=60, batch_size=8)
+    errors = []
+    for weight in (0.0, 10.0):
+        chosen = options.model_copy(update={"force_weight": weight})
+        trained = train(*parts, chosen, seed=0)
+        potential = Potential(DESCRIPTOR.config(), trained.fit, chosen)
+        wrong = [potential.evaluate(a).forces - a.get_forces() for a in structures[:10]]
+        errors.append(np.abs(np.concatenate(wrong)).mean())
+        best = trained.history[trained.best_epoch - 1]
+        if weight:
+            assert best.validation_force_mae == pytest.approx(errors[-1], rel=1e-3)
+        else:
+            assert best.validation_force_mae is None
+    assert errors[1] < 0.6 * errors[0]
+
+
+# A stopped training on forces continues bit for bit.
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_resumes(tmp_path: Path, optimizer: str) -> None:
+    data = _dataset(_structures(12))
+    order = np.arange(len(data))
+    parts = data.take(order[3:]), data.take(order[:3])
+    options = Training(num_nodes=8, epochs=5, force_weight=1.0, optimizer=optimizer, loss="mse")
+    whole = train(*parts, options, seed=0)
+
+    class Stop(BaseException):
+        pass
+
+    def stop(epoch: object) -> None:
+        raise Stop
+
+    checkpoint = tmp_path / "c.safetensors"
+    for _ in range(2):
+        with pytest.raises(Stop):
+            train(*parts, options, seed=0, checkpoint=checkpoint, on_epoch=stop)
+    resumed = train(*parts, options, seed=0, checkpoint=checkpoint)
+    np.testing.assert_array_equal(resumed.fit.weights, whole.fit.weights)
+    assert [replace(e, seconds=0) for e in resumed.history] == [
+        replace(e, seconds=0) for e in whole.history
+    ]
+
+
+# Forces that are asked for and missing are an error that says so.
+def test_missing_forces() -> None:
+    data = _dataset(_structures(6))
+    options = Training(force_weight=1.0)
+    with pytest.raises(DataError, match="no forces"):
+        train(replace(data, forces=None), data, options, seed=0)
+
+
+# From a file to a trial on forces: a part of a store has the derivatives of its own structures, in
+# its order, and a potential trained on them is scored on both.
+def test_from_a_file(tmp_path: Path) -> None:
+    write_demo(tmp_path / "demo.traj", count=12, seed=1)
+    data = Data(files=[str(tmp_path / "demo.traj")])
+    descriptor = GMP(sigmas=[1.0, 2.0], orders=[0, 1], cutoff=4.0)
+    store = fingerprint(find_source(data), data, descriptor, tmp_path / "a.lmdb")
+    indices = np.array([7, 2])
+    part = load_part(store, indices, forces=True)
+    assert part.derivatives is not None
+    expected = differentiate(descriptor, [store.image(index).atoms for index in (7, 2)])
+    np.testing.assert_array_equal(part.derivatives.values, expected.values)
+    np.testing.assert_array_equal(part.derivatives.moved, expected.moved)
+    assert load_part(store, indices, forces=False).derivatives is None
+    Splits(*np.split(np.arange(12), [8, 10])).write(tmp_path / "split.json")
+    trained = Potentials(store.path, tmp_path / "split.json").train(
+        Training(epochs=2, force_weight=1.0),
+        0,
+        checkpoint=tmp_path / "c.safetensors",
+        on_epoch=lambda _: None,
+    )
+    assert trained.history[-1].validation_force_mae is not None
