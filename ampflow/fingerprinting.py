@@ -2,74 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ampflow.digests import digest, file_digest
-from ampflow.errors import DataError, StorageError
+from ampflow.columns import fingerprint_shard, fingerprints_name
+from ampflow.digests import digest
 from ampflow.experiment import Data, Fingerprints
-from ampflow.files import explain_os_error
 from ampflow.fingerprints import GMP
 from ampflow.fingerprints.densities import read_densities
-from ampflow.images import Image, Rejected, count_images, expand_files, read_images
-from ampflow.progress import Progress, silent
-from ampflow.store import SCHEMA_VERSION, FingerprintStore, StoreWriter, is_whole, write_store
+from ampflow.joining import JoinedShard, join_shards
+from ampflow.parts import PART_SCHEMA, Part
+from ampflow.progress import Pace, Progress, silent
+from ampflow.shards import Checks, read_shard, rejected_of, structures_name
+from ampflow.source import Shard, Source, count_structures, find_source
+from ampflow.store import FingerprintStore, fingerprints_path, is_whole, structures_path
 
-__all__ = ["Source", "find_source", "fingerprint", "make_descriptor", "store_path"]
-
-# Read in this order: what is in test and in another file is left out of the other one.
-_ROLES = {"test_files": "test", "validation_files": "validation", "files": "files"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """The files of an experiment, each with its role and the digest of its content."""
-
-    files: list[Path]
-    roles: list[str]
-    digests: list[str]
-
-
-def find_source(data: Data) -> Source:
-    """Expand the globs of [data] and digest the files.
-
-    A file that validation or test name is left out of a glob of the others.
-
-    Raises
-    ------
-    DataError
-        If a pattern matches nothing, a file has two roles, or none is given to train on.
-    StorageError
-        If a file cannot be read.
-    """
-    if not data.files:
-        raise DataError("no files of structures are given", "set data.files, or use --data FILE")
-    role_of: dict[Path, str] = {}
-    files: list[Path] = []
-    for option, role in _ROLES.items():
-        patterns = getattr(data, option)
-        for file in expand_files(patterns):
-            other = role_of.setdefault(file.resolve(), role)
-            if other == role:
-                files.append(file)
-            elif str(file) in patterns:
-                raise DataError(
-                    f"{file}: named in data.{option} and for {other}", "leave it out of one"
-                )
-    roles = [role_of[file.resolve()] for file in files]
-    return Source(files, roles, [_content(file) for file in files])
-
-
-def _content(file: Path) -> str:
-    try:
-        return file_digest(file)
-    except OSError as error:
-        raise explain_os_error(error, file) from error
+__all__ = [
+    "MadeShard",
+    "Source",
+    "StoreJob",
+    "find_source",
+    "fingerprint",
+    "make_descriptor",
+    "store_path",
+    "structures_digest",
+]
 
 
 def make_descriptor(options: Fingerprints) -> GMP:
@@ -78,7 +38,6 @@ def make_descriptor(options: Fingerprints) -> GMP:
         sigmas=options.sigmas,
         orders=options.orders,
         cutoff=options.cutoff,
-        switch_width=options.switch_width,
         normalize=options.normalize,
         harmonics=options.harmonics,
         square=options.square,
@@ -86,20 +45,152 @@ def make_descriptor(options: Fingerprints) -> GMP:
     )
 
 
+def structures_digest(source: Source, data: Data, descriptor: GMP) -> str:
+    """Name the structures of a store: the same for all descriptors with the same elements.
+
+    Stores with the same structures have them in the same order.
+    """
+    checks = (data.on_bad, data.min_distance, sorted(descriptor.densities.elements))
+    return digest("structures", PART_SCHEMA, source.digests, source.roles, checks)
+
+
 def store_path(folder: Path, source: Source, data: Data, descriptor: GMP) -> Path:
     """Name the store of `source` after everything that decides its content."""
-    checks = (data.on_bad, data.min_distance)
-    name = digest("store", SCHEMA_VERSION, source.digests, source.roles, checks, descriptor.digest)
-    return folder / f"{name}.lmdb"
+    structures = structures_digest(source, data, descriptor)
+    return folder / f"{digest('store', structures, descriptor.digest)}.safetensors"
+
+
+@dataclass(frozen=True)
+class MadeShard:
+    """What was done for a shard.
+
+    Parameters
+    ----------
+    structures, rejected
+        How many can be used, and how many cannot.
+    copied
+        How many of them had their fingerprints already.
+    """
+
+    structures: int
+    rejected: int
+    copied: int
+
+
+@dataclass(frozen=True)
+class StoreJob:
+    """A store that is to be made: shards in any order, by any process, and then joined.
+
+    Parameters
+    ----------
+    source, data, descriptor
+        What it is made of.
+    path
+        Where the store will be, named by `store_path`; its parts lie in the same folder.
+    """
+
+    source: Source
+    data: Data
+    descriptor: GMP
+    path: Path
+
+    @property
+    def checks(self) -> Checks:
+        """What decides whether a structure can be used."""
+        return self.data.min_distance, frozenset(self.descriptor.densities.elements)
+
+    def make(
+        self, shard: Shard, threads: int = 1, tick: Callable[[float], None] = lambda _: None
+    ) -> MadeShard:
+        """Make the parts of a shard, as far as they are not there.
+
+        Parameters
+        ----------
+        threads
+            That compute at the same time. Reading has one.
+        tick
+            Called with how many more structures are done.
+
+        Raises
+        ------
+        DataError
+            If a structure cannot be used and `data.on_bad` is "error".
+        StorageError
+            If a file cannot be read, or a part not be written.
+        """
+
+        def half(count: int) -> None:
+            tick(count / 2)  # the other half is to be fingerprinted
+
+        path = self.structures(shard).path
+        read = read_shard(self.source, shard, self.checks, path, half)
+        rejected = rejected_of(read, shard, self.source)
+        if rejected and self.data.on_bad == "error":
+            raise rejected[0].error()
+        path = fingerprints_path(self.path, fingerprints_name(self.descriptor, read))
+
+        def name_of(row: int) -> str:
+            piece, index = read.column("piece")[row], read.column("index")[row]
+            return f"{self.source.files[shard.pieces[piece][0]]}, structure {index}"
+
+        half(len(rejected))
+        copied = fingerprint_shard(read, self.descriptor, path, threads, half, name_of)
+        return MadeShard(len(read), len(rejected), copied)
+
+    def structures(self, shard: Shard) -> Part:
+        """Return the part of a shard's structures, whether it is there or not."""
+        return Part(structures_path(self.path, structures_name(self.source, shard, self.checks)))
+
+    def join(
+        self, shards: Sequence[Shard], made: Sequence[MadeShard], seconds: float
+    ) -> FingerprintStore:
+        """Join the shards, all of which were made, to one store.
+
+        Raises
+        ------
+        DataError
+            If no structure can be used, or one occurs with two energies and `data.on_bad` is
+            "error".
+        StorageError
+            If a part is gone, or the store cannot be written.
+        """
+        parts = [self.structures(shard) for shard in shards]
+        names = [fingerprints_name(self.descriptor, part) for part in parts]
+        join_shards(
+            self.path,
+            self.source,
+            [JoinedShard(*found) for found in zip(shards, parts, names, strict=True)],
+            self.descriptor,
+            skip=self.data.on_bad == "skip",
+            header={
+                "digest": self.path.stem,
+                "structures": structures_digest(self.source, self.data, self.descriptor),
+                "reused": sum(shard.copied for shard in made),
+                "seconds": seconds,
+                "features": self.descriptor.feature_names,
+                "descriptor_digest": self.descriptor.digest,
+            },
+        )
+        return FingerprintStore(self.path)
 
 
 def fingerprint(
-    source: Source, data: Data, descriptor: GMP, path: Path, progress: Progress = silent
+    source: Source,
+    data: Data,
+    descriptor: GMP,
+    path: Path,
+    progress: Progress = silent,
+    threads: int = 0,
 ) -> FingerprintStore:
     """Return the store at `path`, which is made unless it exists.
 
-    Structures whose fingerprints are in another store of the same folder, made with the same
-    descriptor, are copied from there.
+    What a run that was killed had finished, shard by shard, is not done again; nor what other
+    stores of the same folder have.
+
+    Parameters
+    ----------
+    threads
+        That compute at the same time; 0: one a core.
 
     Raises
     ------
@@ -108,97 +199,12 @@ def fingerprint(
     StorageError
         If the store cannot be written.
     """
-    if not is_whole(path):
-        donors = _Donors(path.parent, descriptor.digest)
-        with write_store(path) as writer:
-            _fill(writer, source, data, descriptor, donors, path.stem, progress)
-    return FingerprintStore(path)
-
-
-def _fill(
-    writer: StoreWriter,
-    source: Source,
-    data: Data,
-    descriptor: GMP,
-    donors: _Donors,
-    name: str,
-    progress: Progress,
-) -> None:
+    if is_whole(path):
+        return FingerprintStore(path)
     start = time.monotonic()
-    total = count_images(source.files)
-    file_ids = {file: number for number, file in enumerate(source.files)}
-    rejected: list[Rejected] = []
-    elements: set[int] = set()
-    reused = 0
-    for done, item in enumerate(_usable(source, data, descriptor, rejected), 1):
-        found = donors.fingerprints(item.geometry)
-        reused += found is not None
-        elements.update(item.atoms.numbers.tolist())
-        writer.append(
-            item, descriptor.compute(item.atoms) if found is None else found, file_ids[item.file]
-        )
-        progress(done + len(rejected), total, f"{reused} reused" if reused else "")
-    if len(writer) == 0:
-        raise DataError("no structure can be used", _summary(rejected))
-    for file, content in zip(source.files, source.digests, strict=True):
-        if _content(file) != content:
-            raise DataError(f"{file}: it changed while it was read", "run again when it is done")
-    writer.finish(
-        {
-            "digest": name,
-            "files": [
-                {"path": str(path), "role": role, "digest": content}
-                for path, role, content in zip(
-                    source.files, source.roles, source.digests, strict=True
-                )
-            ],
-            "rejected": [asdict(item) | {"file": str(item.file)} for item in rejected],
-            "reused": reused,
-            "seconds": time.monotonic() - start,
-            "elements": sorted(elements),
-            "features": descriptor.feature_names,
-            "descriptor": descriptor.config(sorted(elements)),
-            "descriptor_digest": descriptor.digest,
-        }
-    )
-
-
-def _usable(
-    source: Source, data: Data, descriptor: GMP, rejected: list[Rejected]
-) -> Iterator[Image]:
-    """Read the images that can be used, putting the others into `rejected`."""
-    known = frozenset(descriptor.densities.elements)
-    for item in read_images(source.files, min_distance=data.min_distance, known=known):
-        if isinstance(item, Image):
-            yield item
-        elif item.duplicate or data.on_bad == "skip":
-            rejected.append(item)
-        else:
-            raise item.error()
-
-
-def _summary(rejected: list[Rejected]) -> str:
-    if not rejected:
-        return ""
-    first = rejected[0]
-    where = f"{first.file}, structure {first.index}"
-    return f"look at the first of the {len(rejected)} left out: {where}: {first.reason}"
-
-
-class _Donors:
-    """Finished stores of the same descriptor, searched by geometry."""
-
-    def __init__(self, folder: Path, descriptor_digest: str) -> None:
-        self._where: dict[str, tuple[FingerprintStore, int]] = {}
-        for path in filter(is_whole, sorted(folder.glob("*.lmdb"))):
-            store = FingerprintStore(path)
-            if store.header["descriptor_digest"] == descriptor_digest:
-                for index, geometry in enumerate(store.index.geometries.tolist()):
-                    self._where[geometry] = (store, index)
-
-    def fingerprints(self, geometry: str) -> NDArray[np.float64] | None:
-        store, index = self._where.get(geometry, (None, 0))
-        try:
-            return None if store is None else store.fingerprints(index)
-        except StorageError:  # a damaged record is no record
-            return None
+    job = StoreJob(source, data, descriptor, path)
+    shards = source.shards()
+    pace = Pace(progress, count_structures(shards), "structures")
+    threads = threads or len(os.sched_getaffinity(0))
+    made = [job.make(shard, threads, pace.advance) for shard in shards]
+    return job.join(shards, made, time.monotonic() - start)

@@ -1,15 +1,10 @@
-"""Reading structures with energies, and checking that they can be used."""
+"""Structures with energies, and whether they can be used."""
 
 from __future__ import annotations
 
-import glob
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import ase.db
-import ase.io
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
@@ -17,9 +12,8 @@ from numpy.typing import NDArray
 from ampflow.contacts import nearest_pair
 from ampflow.digests import digest
 from ampflow.errors import DataError
-from ampflow.files import explain_os_error
 
-__all__ = ["Image", "Rejected", "count_images", "expand_files", "read_atoms", "read_images"]
+__all__ = ["Image", "Rejected", "check_image"]
 
 
 @dataclass(frozen=True)
@@ -70,103 +64,22 @@ class Rejected:
         )
 
 
-def expand_files(patterns: list[str]) -> list[Path]:
-    """Expand globs to files, sorted within each pattern.
-
-    Raises
-    ------
-    DataError
-        If a pattern matches nothing, or a file is named twice.
-    """
-    files: list[Path] = []
-    for pattern in patterns:
-        exact = Path(pattern).is_file()
-        found = [pattern] if exact else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-        matches = [Path(name) for name in found if not Path(name).is_dir()]
-        if not matches:
-            raise DataError(f"{pattern}: no such file", "check the path (data.files, --data)")
-        files += matches
-    counts = Counter(path.resolve() for path in files)
-    twice = [path for path in files if counts[path.resolve()] > 1]
-    if twice:
-        raise DataError(f"{twice[0]}: named twice", "name each file once in [data]")
-    return files
-
-
-def count_images(files: list[Path]) -> int | None:
-    """Count the structures of `files` without reading them; None where a format cannot tell."""
-    total = 0
-    for file in files:
-        try:
-            if file.suffix == ".traj":
-                with ase.io.Trajectory(str(file)) as trajectory:
-                    total += len(trajectory)
-            elif file.suffix == ".db":
-                total += ase.db.connect(str(file)).count()
-            else:
-                return None
-        except Exception:  # reading it will say what is wrong
-            return None
-    return total
-
-
-def read_images(
-    files: list[Path], *, min_distance: float, known: frozenset[int]
-) -> Iterator[Image | Rejected]:
-    """Read `files` one structure at a time, checking each.
+def check_image(
+    atoms: Atoms, file: Path, index: int, min_distance: float, known: frozenset[int]
+) -> Image | Rejected:
+    """Tell whether a structure can be used.
 
     Parameters
     ----------
-    files
-        Anything ASE reads.
+    atoms
+        As it was read, with its results.
+    file, index
+        Where it was read.
     min_distance
         Two atoms nearer than this (Å) lie on top of each other.
     known
         Atomic numbers that have a density.
     """
-    seen: dict[str, tuple[float, Path, int]] = {}
-    for file in files:
-        for index, item in enumerate(read_atoms(file)):
-            if isinstance(item, Rejected):
-                yield item
-                continue
-            image = _check(item, file, index, min_distance, known)
-            if isinstance(image, Image):
-                earlier = seen.setdefault(image.geometry, (image.energy, file, index))
-                if earlier[1:] != (file, index):
-                    yield _duplicate(image, *earlier)
-                    continue
-            yield image
-
-
-def read_atoms(file: Path) -> Iterator[Atoms | Rejected]:
-    """Read structures as they are; what ASE cannot read ends the file with a `Rejected`."""
-    index = 0
-    try:
-        for atoms in ase.io.iread(str(file.absolute()), index=":"):
-            yield atoms
-            index += 1
-    except Exception as error:  # ASE's readers raise anything at all
-        if isinstance(error, MemoryError):
-            raise
-        if isinstance(error, OSError) and error.errno:  # the disk's fault, not the file's
-            raise explain_os_error(error, file) from error
-        why = f"{type(error).__name__}: {error}".removesuffix(": ")
-        yield Rejected(file, index, f"ASE cannot read it ({why})", _READ_HINT)
-        return
-    if index == 0:
-        yield Rejected(file, 0, "the file has no structures", _READ_HINT)
-
-
-_READ_HINT = (
-    "check that the file is whole and in a format ASE knows (ase info --formats), "
-    'or data.on_bad = "skip"'
-)
-
-
-def _check(
-    atoms: Atoms, file: Path, index: int, min_distance: float, known: frozenset[int]
-) -> Image | Rejected:
     results = atoms.calc.results if atoms.calc is not None else {}
     energy, forces = results.get("energy"), results.get("forces")
     reason = (
@@ -227,14 +140,3 @@ def _bad_atoms(atoms: Atoms, min_distance: float, known: frozenset[int]) -> str:
 
 def _first_bad(rows: NDArray[np.float64]) -> int:
     return int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
-
-
-def _duplicate(image: Image, energy: float, file: Path, index: int) -> Rejected:
-    same = f"the same as structure {index} of {file}"
-    if image.energy == energy:
-        return Rejected(image.file, image.index, f"{same} (kept once)", duplicate=True)
-    return Rejected(
-        image.file,
-        image.index,
-        f"{same}, but with another energy ({image.energy:.6f} instead of {energy:.6f} eV)",
-    )

@@ -7,11 +7,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ampflow.experiment import Experiment
-from ampflow.fingerprinting import find_source, make_descriptor, store_path
-from ampflow.images import Image, Rejected, count_images, read_images
+from ampflow.fingerprinting import (
+    find_source,
+    make_descriptor,
+    store_path,
+    structures_digest,
+)
+from ampflow.images import Image, Rejected
+from ampflow.joining import find_repeated
 from ampflow.layout import Layout
 from ampflow.progress import Progress, silent
+from ampflow.reading import count_images, read_images
 from ampflow.splits import split_is_whole, splits_digest
 from ampflow.store import FingerprintStore, is_whole
 from ampflow.tuning.sampling import budget, make_sampler
@@ -62,7 +71,8 @@ def make_plan(experiment: Experiment, progress: Progress = silent) -> Plan:
     source = find_source(experiment.data)
     descriptor = make_descriptor(experiment.fingerprints)
     path = store_path(layout.stores, source, experiment.data, descriptor)
-    split = layout.splits / f"{splits_digest(path.stem, experiment.split, experiment.seed)}.json"
+    structures = structures_digest(source, experiment.data, descriptor)
+    split = layout.splits / f"{splits_digest(structures, experiment.split, experiment.seed)}.json"
     plan = Plan(source.files, path, descriptor.num_features, split=split_is_whole(split))
     plan.trials = budget(experiment.tuning)
     make_sampler(experiment.tuning, experiment.seed, 0)  # says what it cannot search
@@ -90,16 +100,31 @@ def _count_images(
     plan: Plan, images: Iterable[Image | Rejected], skip: bool, progress: Progress
 ) -> None:
     total = count_images(plan.files)
+    ids = {file: number for number, file in enumerate(plan.files)}
+    rows: list[tuple[bytes, float, int, int, int]] = []
     for done, item in enumerate(images, 1):
         if isinstance(item, Image):
-            plan.structures += 1
-            plan.atoms += len(item.atoms)
+            geometry = bytes.fromhex(item.geometry)
+            rows.append((geometry, item.energy, ids[item.file], item.index, len(item.atoms)))
             plan.elements |= set(item.atoms.get_chemical_symbols())
-        elif item.duplicate or skip:
-            plan.rejected.append(item)
         else:
-            raise item.error()
+            _leave_out(plan, item, skip)
         progress(done, total)
+    names = ("geometries", "energies", "file_ids", "file_indices", "atoms")
+    columns = {
+        name: np.array([row[column] for row in rows]) for column, name in enumerate(names[1:], 1)
+    }
+    raw = np.frombuffer(b"".join(row[0] for row in rows), dtype=np.uint8)
+    kept, repeated = find_repeated(columns | {"geometries": raw.reshape(len(rows), -1)}, plan.files)
+    for item in repeated:
+        _leave_out(plan, item, skip)
+    plan.structures, plan.atoms = int(kept.sum()), int(columns["atoms"][kept].sum())
+
+
+def _leave_out(plan: Plan, item: Rejected, skip: bool) -> None:
+    if not item.duplicate and not skip:
+        raise item.error()
+    plan.rejected.append(item)
 
 
 def _finished(spec: StudySpec) -> int:

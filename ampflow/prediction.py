@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict
 
 from ampflow.errors import DataError, OptionError
 from ampflow.files import atomic_path
-from ampflow.images import Rejected, count_images, read_atoms
+from ampflow.images import Rejected
 from ampflow.potential.model import Potential
 from ampflow.progress import Progress, silent
+from ampflow.reading import count_images, read_atoms
 
 __all__ = ["Errors", "Prediction", "check_output", "evaluate", "predict", "table", "write"]
 

@@ -67,9 +67,9 @@ class Splits:
         write_json(path, parts | {"seconds": seconds})
 
 
-def splits_digest(store_digest: str, options: Split, seed: int) -> str:
-    """Name the split of a store."""
-    return digest("split", 1, store_digest, options.model_dump(), seed)
+def splits_digest(structures: str, options: Split, seed: int) -> str:
+    """Name the split of the stores of some structures, which all descriptors share."""
+    return digest("split", 1, structures, options.model_dump(), seed)
 
 
 def ensure_splits(store: FingerprintStore, options: Split, seed: int, path: Path) -> Splits:

@@ -18,7 +18,9 @@ __all__ = ["split_structures"]
 def split_structures(experiment: Experiment, store: Path) -> Path:
     """Return the file of the experiment's split, made unless it exists."""
     layout = Layout.of(experiment)
-    name = splits_digest(FingerprintStore(store).digest, experiment.split, experiment.seed)
+    name = splits_digest(
+        FingerprintStore(store).header["structures"], experiment.split, experiment.seed
+    )
     path = layout.splits / f"{name}.json"
     return run_cached(
         _split, name, path, layout.steps, split_is_whole(path), experiment, store, path

@@ -6,10 +6,19 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ampflow.cli.children import stop_child
 from ampflow.cli.engine import free_port, start_server, wait_until_healthy
+from ampflow.fingerprints import GMP
+from ampflow.images import Image
+from ampflow.joining import JoinedShard, join_shards
+from ampflow.parts import Part, write_part
+from ampflow.reading import Segment
+from ampflow.shards import write_structures
+from ampflow.source import Shard, Source
+from ampflow.store import fingerprints_path, structures_path
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -47,6 +56,33 @@ def served(environment: dict[str, str]) -> Iterator[dict[str, str]]:
     wait_until_healthy(url, server)
     yield environment | {"PREFECT_API_URL": url}
     stop_child(server)
+
+
+@pytest.fixture
+def write_store() -> Callable[..., Path]:
+    """Write a store of given structures and fingerprints, in shards of `each` structures."""
+
+    def write(
+        path: Path, images: list[Image], fingerprints: list[np.ndarray], each: int = 5
+    ) -> Path:
+        source = Source([Path("/x/a.traj")], ["files"], ["0"], [(0, 0)])
+        shards = []
+        for start in range(0, len(images), each):
+            few = images[start : start + each]
+            part = structures_path(path, f"{path.stem}-{start}")
+            write_structures(part, few, [0] * len(few), [])
+            shard = Shard(((0, Segment(start, start + len(few), 1)),))
+            shards.append(JoinedShard(shard, Part(part), f"k/d/{path.stem}-{start}"))
+            values = {"values": np.concatenate(fingerprints[start : start + each])}
+            rows = {"geometry": shards[-1].structures.column("geometry")}
+            target = fingerprints_path(path, shards[-1].fingerprints)
+            write_part(target, shards[-1].structures.offsets, rows, values, {"features": ["a"]})
+        names = [f"f{column}" for column in range(fingerprints[0].shape[1])]
+        header = {"digest": path.stem, "features": names, "structures": "s"}
+        join_shards(path, source, shards, GMP([1.0], [0], 3.0), header, skip=False)
+        return path
+
+    return write
 
 
 @pytest.fixture

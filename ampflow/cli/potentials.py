@@ -51,8 +51,8 @@ def predict(
     from ampflow import prediction
     from ampflow.cli.display import step_bars
     from ampflow.errors import OptionError
-    from ampflow.images import expand_files
     from ampflow.potential.model import Potential
+    from ampflow.reading import expand_files
 
     if out is not None:
         prediction.check_output(out, forces)
@@ -79,9 +79,9 @@ def evaluate(
     Example: `ampflow evaluate results/model holdout.traj`.
     """
     from ampflow.cli.display import step_bars
-    from ampflow.images import expand_files
     from ampflow.potential.model import Potential
     from ampflow.prediction import evaluate as measure
+    from ampflow.reading import expand_files
 
     potential, paths = Potential.load(model), expand_files(files)
     with step_bars() as bars:

@@ -11,7 +11,6 @@ from ampflow.digests import digest
 from ampflow.experiment import Choices, Training
 from ampflow.images import Image
 from ampflow.splits import Splits
-from ampflow.store import write_store
 from ampflow.tuning.objective import Potentials
 from ampflow.tuning.results import CHECKPOINT, TrainingFailed, trial_folder
 from ampflow.tuning.study import best_training, open_study
@@ -19,16 +18,17 @@ from ampflow.tuning.worker import run_worker
 
 
 @pytest.fixture
-def potentials(tmp_path: Path) -> Potentials:
+def potentials(tmp_path: Path, write_store: Any) -> Potentials:
     """Potentials on 24 structures of hydrogen and oxygen with random fingerprints."""
     random = np.random.default_rng(0)
-    with write_store(tmp_path / "store") as writer:
-        for index in range(24):
-            atoms = Atoms("H" * (1 + index % 3) + "O" * (1 + index % 2))
-            rows = random.normal(size=(len(atoms), 4))
-            energy = -3.0 * len(atoms) + float(np.sin(rows[:, 0]).sum())
-            writer.append(Image(atoms, energy, None, Path("/x"), index, digest(index)), rows, 0)
-        writer.finish({"digest": "a", "features": list("abcd"), "files": [{"path": "/x"}]})
+    images, fingerprints = [], []
+    for index in range(24):
+        atoms = Atoms("H" * (1 + index % 3) + "O" * (1 + index % 2))
+        rows = random.normal(size=(len(atoms), 4))
+        energy = -3.0 * len(atoms) + float(np.sin(rows[:, 0]).sum())
+        images.append(Image(atoms, energy, None, Path("/x"), index, digest(index)))
+        fingerprints.append(rows)
+    write_store(tmp_path / "store", images, fingerprints)
     parts = np.split(np.arange(24), [16, 20])
     Splits(*parts).write(tmp_path / "split.json")
     return Potentials(tmp_path / "store", tmp_path / "split.json")

@@ -1,0 +1,307 @@
+"""Reading files of structures, whole or in segments.
+
+A segment is some structures of a file that can be read without the others, so that a large file is
+read piece by piece, by several processes, and again only in part. ASE's trajectories and databases
+find a structure by its number; of (ext)xyz files the structures' places are noted in one pass over
+the lines. A file of any other format, or a compressed one, is one segment.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ase.db
+import ase.io
+from ase import Atoms
+from ase.db.row import AtomsRow
+from ase.io.extxyz import read_xyz
+from ase.io.formats import filetype, get_compression
+
+from ampflow.errors import DataError, StorageError
+from ampflow.files import explain_os_error
+from ampflow.images import Image, Rejected, check_image
+
+__all__ = [
+    "Segment",
+    "count_images",
+    "cut_file",
+    "expand_files",
+    "read_atoms",
+    "read_images",
+    "read_segment",
+]
+
+
+_ALL = 1 << 60  # structures, or bytes
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Structures of a file that can be read without the others.
+
+    Parameters
+    ----------
+    start, stop
+        The structures, counted from 0; `stop` is None where the file ends at a place unknown yet.
+    size
+        Bytes, at least about.
+    offset
+        Where in the file it begins, in bytes, if it is read by place and not by number.
+    """
+
+    start: int
+    stop: int | None
+    size: int
+    offset: int = 0
+
+
+def expand_files(patterns: list[str]) -> list[Path]:
+    """Expand globs to files, sorted within each pattern.
+
+    Raises
+    ------
+    DataError
+        If a pattern matches nothing, or a file is named twice.
+    """
+    files: list[Path] = []
+    for pattern in patterns:
+        exact = Path(pattern).is_file()
+        found = [pattern] if exact else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+        matches = [Path(name) for name in found if not Path(name).is_dir()]
+        if not matches:
+            raise DataError(f"{pattern}: no such file", "check the path (data.files, --data)")
+        files += matches
+    counts = Counter(path.resolve() for path in files)
+    twice = [path for path in files if counts[path.resolve()] > 1]
+    if twice:
+        raise DataError(f"{twice[0]}: named twice", "name each file once in [data]")
+    return files
+
+
+def cut_file(file: Path, most: int, most_bytes: int) -> list[Segment]:
+    """Cut a file into segments of at most `most` structures and about `most_bytes`.
+
+    Only what can be found out quickly is: files that cannot be cut are one segment.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be opened.
+    """
+    try:
+        size = file.stat().st_size
+        cut = _CUTTERS.get(_format(file))
+        segments = None if cut is None else cut(file, size, most, most_bytes)
+    except OSError as error:
+        if error.errno:
+            raise explain_os_error(error, file) from error
+        segments = None
+    except Exception:  # reading it will say what is wrong
+        segments = None
+    return segments or [Segment(0, None, size)]
+
+
+def count_images(files: list[Path]) -> int | None:
+    """Count the structures of `files` without reading them; None where a format cannot tell."""
+    last = [cut_file(file, _ALL, _ALL)[-1].stop for file in files]
+    return None if None in last else sum(stop or 0 for stop in last)
+
+
+def read_segment(file: Path, segment: Segment) -> Iterator[tuple[int, Atoms | Rejected]]:
+    """Read structures one by one, each with its number in the file.
+
+    What ASE cannot read is a `Rejected`; it ends the segment if the format cannot go on after it.
+
+    Raises
+    ------
+    StorageError
+        If the disk fails: that is not the structure's fault.
+    """
+    read = _whole if segment.stop is None else _READERS[_format(file)]
+    number = segment.start
+    try:
+        for item in read(file, segment):
+            yield number, _unreadable(file, number, item) if isinstance(item, Exception) else item
+            number += 1
+    except (StorageError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno:  # the disk's fault, not the file's
+            raise explain_os_error(error, file) from error
+        yield number, _unreadable(file, number, error)
+        return
+    except Exception as error:  # ASE's readers raise anything at all
+        yield number, _unreadable(file, number, error)
+        return
+    if number == 0:
+        yield 0, Rejected(file, 0, "the file has no structures", _READ_HINT)
+
+
+def read_atoms(file: Path) -> Iterator[Atoms | Rejected]:
+    """Read the structures of a file as they are; see `read_segment`."""
+    for segment in cut_file(file, _ALL, _ALL):
+        for _, item in read_segment(file, segment):
+            yield item
+
+
+def read_images(
+    files: list[Path], *, min_distance: float, known: frozenset[int]
+) -> Iterator[Image | Rejected]:
+    """Read `files` one structure at a time, checking each.
+
+    Parameters
+    ----------
+    files
+        Anything ASE reads.
+    min_distance, known
+        As for `check_image`.
+    """
+    for file in files:
+        for number, item in enumerate(read_atoms(file)):
+            if isinstance(item, Rejected):
+                yield item
+            else:
+                yield check_image(item, file, number, min_distance, known)
+
+
+def _format(file: Path) -> str:
+    if get_compression(str(file))[1] is not None:
+        return ""
+    return str(filetype(str(file)))
+
+
+def _cut_evenly(count: int, size: int, most: int, most_bytes: int) -> list[Segment]:
+    """Cut a file of structures that are about equally large."""
+    each = max(1, min(most, most_bytes * count // max(size, 1)))
+    starts = range(0, count, each)
+    return [
+        Segment(start, min(start + each, count), size * min(each, count - start) // count)
+        for start in starts
+    ]
+
+
+def _cut_trajectory(file: Path, size: int, most: int, most_bytes: int) -> list[Segment]:
+    with ase.io.Trajectory(str(file)) as trajectory:
+        return _cut_evenly(len(trajectory), size, most, most_bytes)
+
+
+def _cut_database(file: Path, size: int, most: int, most_bytes: int) -> list[Segment]:
+    return _cut_evenly(ase.db.connect(str(file)).count(), size, most, most_bytes)
+
+
+def _cut_xyz(file: Path, size: int, most: int, most_bytes: int) -> list[Segment] | None:
+    """Note where structures begin. A file that does not look like one is not cut."""
+    segments: list[Segment] = []
+    start = offset = number = 0
+    with file.open("rb") as stream:
+        for number, end in enumerate(_xyz_ends(stream), 1):
+            if number - start == most or end - offset >= most_bytes:
+                segments.append(Segment(start, number, end - offset, offset))
+                start, offset = number, end
+        whole = stream.tell() >= size
+    if number > start:
+        segments.append(Segment(start, number, size - offset, offset))
+    return segments if whole else None
+
+
+def _xyz_ends(stream: BinaryIO) -> Iterator[int]:
+    """Yield where each structure ends; stop before what is none.
+
+    A structure is a line with the number of atoms, a comment, and a line an atom. Lines of
+    cells (VEC1 to VEC3) and blank ones may follow.
+    """
+    position = stream.tell()
+    line = stream.readline()
+    while line.strip():
+        try:
+            count = int(line)
+        except ValueError:
+            stream.seek(position)
+            return
+        deque(islice(stream, count + 1), maxlen=0)
+        position = stream.tell()
+        line = stream.readline()
+        while line.lstrip().startswith(b"VEC"):
+            position = stream.tell()
+            line = stream.readline()
+        yield position
+        stream.seek(position)
+        line = stream.readline()
+    stream.seek(0, io.SEEK_END)
+
+
+_CUTTERS: dict[str, Callable[[Path, int, int, int], list[Segment] | None]] = {
+    "traj": _cut_trajectory,
+    "db": _cut_database,
+    "extxyz": _cut_xyz,
+}
+
+
+def _whole(file: Path, segment: Segment) -> Iterator[Atoms]:
+    yield from ase.io.iread(str(file.absolute()), index=":")
+
+
+def _trajectory(file: Path, segment: Segment) -> Iterator[Atoms | Exception]:
+    with ase.io.Trajectory(str(file)) as trajectory:
+        for number in range(segment.start, segment.stop or 0):
+            yield _attempt(trajectory.__getitem__, number)
+
+
+def _database(file: Path, segment: Segment) -> Iterator[Atoms | Exception]:
+    count = (segment.stop or 0) - segment.start
+    with ase.db.connect(str(file), serial=True) as database:
+        for row in database.select(offset=segment.start, limit=count):
+            yield _attempt(AtomsRow.toatoms, row)
+
+
+def _xyz(file: Path, segment: Segment) -> Iterator[Atoms | Exception]:
+    with file.open("rb") as stream:
+        stream.seek(segment.offset)
+        begin = segment.offset
+        for _, end in zip(range(segment.start, segment.stop or 0), _xyz_ends(stream), strict=False):
+            stream.seek(begin)
+            text = stream.read(end - begin)
+            yield _attempt(_read_xyz, text)
+            begin = end
+
+
+def _read_xyz(text: bytes) -> Atoms:
+    atoms: Atoms = next(read_xyz(io.StringIO(text.decode()), 0))
+    return atoms
+
+
+_READERS: dict[str, Callable[[Path, Segment], Iterator[Atoms | Exception]]] = {
+    "traj": _trajectory,
+    "db": _database,
+    "extxyz": _xyz,
+}
+
+
+def _attempt(read: Callable[[Any], Atoms], what: Any) -> Atoms | Exception:
+    """Read a structure; if that fails by its own fault, the reader can go on with the next."""
+    try:
+        return read(what)
+    except MemoryError:
+        raise
+    except Exception as error:  # ASE's readers raise anything at all
+        if isinstance(error, OSError) and error.errno:
+            raise
+        return error
+
+
+def _unreadable(file: Path, number: int, error: Exception) -> Rejected:
+    why = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return Rejected(file, number, f"ASE cannot read it ({why})", _READ_HINT)
+
+
+_READ_HINT = (
+    "check that the file is whole and in a format ASE knows (ase info --formats), "
+    'or data.on_bad = "skip"'
+)

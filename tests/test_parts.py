@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ampflow import parts
+from ampflow.errors import StorageError
+from ampflow.parts import DamagedError, Part, write_part
+
+
+def make_part(path: Path, sizes: tuple[int, ...] = (3, 1, 0, 2)) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    arrays = {
+        "energy": random.normal(size=len(sizes)),
+        "flag": random.integers(0, 2, size=(len(sizes), 3)).astype(bool),
+        "values": random.normal(size=(sum(sizes), 4)),
+        "numbers": random.integers(1, 9, size=sum(sizes)).astype(np.uint8),
+    }
+    rows = {name: arrays[name] for name in ("energy", "flag")}
+    items = {name: arrays[name] for name in ("values", "numbers")}
+    write_part(path, np.concatenate([[0], np.cumsum(sizes)]), rows, items, {"kind": "test"})
+    return arrays
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    # Any run of rows comes back bit for bit, with the types it had; rows may be empty.
+    arrays = make_part(tmp_path / "a")
+    part = Part(tmp_path / "a")
+    assert (len(part), part.meta["kind"]) == (4, "test")
+    edges = [0, 3, 4, 4, 6]
+    for start in range(4):
+        for stop in range(start, 5):
+            found = part.read(start, stop)
+            for name, array in arrays.items():
+                own = slice(start, stop) if len(array) == 4 else slice(edges[start], edges[stop])
+                np.testing.assert_array_equal(found[name], array[own])
+                assert found[name].dtype == array.dtype
+
+
+def test_a_part_without_rows(tmp_path: Path) -> None:
+    # All structures of a shard may be unusable.
+    make_part(tmp_path / "a", ())
+    assert len(Part(tmp_path / "a")) == 0
+    assert Part(tmp_path / "a").damaged() == []
+
+
+def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
+    # Whatever byte changes: the row is named, or the head, or the file is refused. The only
+    # bytes that mean nothing are the blanks that fill up the header.
+    make_part(tmp_path / "a")
+    content = (tmp_path / "a").read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    unnoticed = []
+    for place in range(len(content)):
+        spoilt = bytearray(content)
+        spoilt[place] ^= 1 << (place % 7)
+        (tmp_path / "b").write_bytes(spoilt)
+        try:
+            if not Part(tmp_path / "b").damaged():
+                unnoticed.append(place)
+        except StorageError:
+            pass
+    assert all(place < header and content[place : place + 1] == b" " for place in unnoticed)
+
+
+def test_the_damaged_row_is_named(tmp_path: Path) -> None:
+    # Rows are checked by themselves: one that is spoilt spares the others.
+    arrays = make_part(tmp_path / "a")
+    content = bytearray((tmp_path / "a").read_bytes())
+    content[content.index(arrays["values"][4:5].tobytes())] ^= 1
+    (tmp_path / "a").write_bytes(content)
+    part = Part(tmp_path / "a")
+    assert part.damaged() == [3]
+    part.read(0, 3)
+    with pytest.raises(DamagedError, match="record 3 is not as it was written") as caught:
+        part.read(2, 4)
+    assert caught.value.row == 3
+
+
+def test_missing_short_and_foreign_files(tmp_path: Path) -> None:
+    # Whatever is not a whole part says so, with its name; reading never kills the process.
+    make_part(tmp_path / "a")
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "short").write_bytes(content[:-20])
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "foreign").write_bytes(b"not a part" * 1000)
+    for name in ("short", "empty", "foreign", "missing", "a/below"):
+        with pytest.raises(StorageError, match=name):
+            len(Part(tmp_path / name))
+
+
+def test_other_schemas_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A file of a later version is not misread, nor one of an earlier.
+    for schema, age in ((99, "newer"), (1, "older")):
+        monkeypatch.setattr(parts, "PART_SCHEMA", schema)
+        make_part(tmp_path / "a")
+        monkeypatch.undo()
+        with pytest.raises(StorageError, match=f"{age} ampflow"):
+            len(Part(tmp_path / "a"))
+
+
+def test_a_full_disk_is_explained(tmp_path: Path) -> None:
+    # A size limit of this process stands for the full disk: one clear sentence, nothing left.
+    import resource
+    import signal
+
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 12, old[1]))
+        with pytest.raises(StorageError, match=r"a: the disk is full"):
+            make_part(tmp_path / "a", (1000,))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
