@@ -19,6 +19,8 @@ from ampflow.files import explain_os_error
 
 __all__ = ["load_experiment", "make_experiment", "render_experiment"]
 
+# How pydantic names the form of a value within a location.
+_FORMS = ("range", "choices", "list", "spaced", "highest")
 _PATH_LISTS = ("files", "validation_files", "test_files")
 
 
@@ -152,7 +154,7 @@ def _explain(error: ValidationError, origin: str) -> OptionError:
     lines, hint = [], ""
     for problem in error.errors():
         location = [str(part) for part in problem["loc"]]
-        name = ".".join(part for part in location if part not in ("range", "choices"))
+        name = ".".join(part for part in location if part not in _FORMS)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "no such option"
@@ -196,11 +198,11 @@ def render_experiment(experiment: Experiment | None = None) -> str:
 def _render_option(name: str, field: FieldInfo, value: Any, section: str = "") -> list[str]:
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     notes = [f"Unit: {extra['unit']}."] if "unit" in extra else []
-    if not isinstance(field.default, dict):
+    if field.default == {} or not isinstance(field.default, dict):
         default = "not set" if field.default is None else _toml(field.default)
         notes.append(f"Default: {default}.")
     comment = _comment(f"{field.description} {' '.join(notes)}")
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value and isinstance(next(iter(value.values())), BaseModel):
         rows = [f"{key} = {_toml(_plain(item))}" for key, item in value.items()]
         return ["", comment, f"[{section}.{name}]", *rows]
     line = f"# {name} =" if value is None else f"{name} = {_toml(value)}"
@@ -215,8 +217,11 @@ def _plain(model: BaseModel) -> dict[str, Any]:
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        value = _plain(value)
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
+        items = ", ".join(f"{k} = {_toml(v)}" for k, v in value.items())
+        return f"{{ {items} }}" if items else "{}"
     return str(tomlkit.item(value).as_string())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ampflow.columns import fingerprint_shard, fingerprints_name
 from ampflow.digests import digest
-from ampflow.experiment import Data, Fingerprints
+from ampflow.experiment import Data, Fingerprints, Spaced
 from ampflow.fingerprints import GMP
 from ampflow.fingerprints.densities import read_densities
 from ampflow.joining import JoinedShard, join_shards
@@ -33,13 +33,26 @@ __all__ = [
 
 
 def make_descriptor(options: Fingerprints) -> GMP:
-    """Make the descriptor that the options of [fingerprints] describe."""
+    """Make the descriptor that the options of [fingerprints] describe.
+
+    Raises
+    ------
+    OptionError
+        If options do not fit each other, as sigmas for an order that there is not.
+    DataError
+        If the folder of densities cannot be read.
+    """
+    orders = list(range(options.orders + 1)) if isinstance(options.orders, int) else options.orders
+    widths = options.sigmas.widths() if isinstance(options.sigmas, Spaced) else options.sigmas
     return GMP(
-        sigmas=options.sigmas,
-        orders=options.orders,
+        sigmas={**dict.fromkeys(orders, widths), **options.order_sigmas},
+        orders=orders,
         cutoff=options.cutoff,
+        switch_width=options.switch_width,
         normalize=options.normalize,
         harmonics=options.harmonics,
+        rs=options.rs,
+        rs_setup=options.rs_setup,
         square=options.square,
         densities=read_densities(Path(options.densities)) if options.densities else None,
     )

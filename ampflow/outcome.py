@@ -13,6 +13,8 @@ from ampflow.digests import digest
 from ampflow.errors import StorageError
 from ampflow.experiment import Experiment
 from ampflow.files import atomic_path, read_json
+from ampflow.fingerprints import GMP
+from ampflow.fingerprints.reach import reach_note
 from ampflow.layout import Layout
 from ampflow.potential.model import Potential
 from ampflow.reports.page import OUTPUTS, write_report
@@ -85,6 +87,7 @@ def write_outcome(
             Skipped(file=str(item.file), index=item.index, reason=item.reason)
             for item in store.rejected
         ],
+        notes=_notes(store),
         seconds={
             "fingerprints": store.header["seconds"],
             "split": split_seconds(split),
@@ -101,6 +104,12 @@ def write_outcome(
         },
     )
     return write_report(results, predictions, trials, layout.out)
+
+
+def _notes(store: FingerprintStore) -> list[str]:
+    descriptor = GMP.from_config(store.header["descriptor"])
+    note = reach_note(descriptor, store.header["elements"])
+    return [note] if note else []
 
 
 def tuning_seconds(trials: Sequence[FrozenTrial]) -> float:

@@ -16,6 +16,8 @@ from ampflow.fingerprinting import (
     store_path,
     structures_digest,
 )
+from ampflow.fingerprints import GMP
+from ampflow.fingerprints.reach import reach_note
 from ampflow.images import Image, Rejected
 from ampflow.joining import find_repeated
 from ampflow.layout import Layout
@@ -49,6 +51,7 @@ class Plan:
     trials: int = 0
     finished_trials: int = 0
     free_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def store_bytes(self) -> int:
@@ -85,7 +88,15 @@ def make_plan(experiment: Experiment, progress: Progress = silent) -> Plan:
         known = frozenset(descriptor.densities.elements)
         images = read_images(source.files, min_distance=experiment.data.min_distance, known=known)
         _count_images(plan, images, experiment.data.on_bad == "skip", progress)
+    plan.notes = _notes(descriptor, plan.elements)
     return plan
+
+
+def _notes(descriptor: GMP, elements: Iterable[str]) -> list[str]:
+    from ase.data import atomic_numbers
+
+    note = reach_note(descriptor, [atomic_numbers[symbol] for symbol in elements])
+    return [note] if note else []
 
 
 def _count_store(plan: Plan, store: FingerprintStore) -> None:

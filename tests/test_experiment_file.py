@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from ampflow.errors import OptionError, StorageError
-from ampflow.experiment import Choices, Experiment, Range, Training
+from ampflow.experiment import Choices, Experiment, Fingerprints, Range, Spaced, Training
 from ampflow.experiment_file import load_experiment, make_experiment, render_experiment
+from ampflow.fingerprinting import make_descriptor
 
 
 def write(folder: Path, text: str) -> Path:
@@ -129,3 +130,62 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(OptionError, match=r"binary\.toml"):
         load_experiment(tmp_path / "binary.toml")
+
+
+def test_sigmas_and_orders_have_short_forms() -> None:
+    # A highest order stands for all up to it, three numbers for a series of sigmas.
+    short = make_experiment(
+        {}, ["fingerprints.orders=2", "fingerprints.sigmas={number=3,smallest=0.2,largest=3.2}"]
+    )
+    full = make_experiment(
+        {}, ["fingerprints.orders=[0, 1, 2]", "fingerprints.sigmas=[0.2, 0.8, 3.2]"]
+    )
+    assert make_descriptor(short.fingerprints) == make_descriptor(full.fingerprints)
+    assert Spaced(number=1, smallest=0.7, largest=9.0).widths() == [0.7]
+
+
+def test_orders_may_have_their_own_sigmas(tmp_path: Path) -> None:
+    # Those named have theirs, the others the common ones; all survives writing and reading.
+    chosen = make_experiment(
+        {"out": "/o"},
+        [
+            "fingerprints.order_sigmas={2=[0.5], 3=[0.5, 1.5]}",
+            "fingerprints.sigmas={number=2,smallest=1,largest=2}",
+            "fingerprints.orders=3",
+            'fingerprints={harmonics="surface", rs=0.5, rs_setup="scale"}',
+        ],
+    )
+    descriptor = make_descriptor(chosen.fingerprints)
+    assert descriptor.sigmas == {0: (1, 2), 1: (1, 2), 2: (0.5,), 3: (0.5, 1.5)}
+    assert (descriptor.rs, descriptor.rs_setup) == (0.5, "scale")
+    assert load_experiment(write(tmp_path, render_experiment(chosen))) == chosen
+    assert Experiment.model_validate_json(chosen.model_dump_json()) == chosen
+    with pytest.raises(OptionError, match=r"orders \[0, 1, 2, 3, 5\]"):
+        make_descriptor(Fingerprints(order_sigmas={5: [1.0]}))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("orders=9", "fingerprints.orders: Input should be less than or equal to 8"),
+        ("orders=[0, 9]", "fingerprints.orders.1: Input should be less than or equal to 8"),
+        ("orders=[]", "fingerprints.orders: List should have at least 1 item"),
+        ("sigmas=3", "fingerprints.sigmas: Input should be a valid list"),
+        ("sigmas=[0.5, -1]", "fingerprints.sigmas.1: Input should be greater than 0"),
+        ("sigmas={number=3}", "fingerprints.sigmas.smallest: Field required"),
+        ("sigmas={number=3,smallest=2,largest=1}", "smallest must be below largest"),
+        ("order_sigmas={3=[]}", "fingerprints.order_sigmas.3: List should have at least 1 item"),
+        ("rs=0", "fingerprints.rs: Input should be greater than 0"),
+    ],
+)
+def test_wrong_sigmas_and_orders_are_named(override: str, said: str) -> None:
+    # In one sentence, for the form that was meant.
+    with pytest.raises(OptionError) as caught:
+        make_experiment({}, [f"fingerprints.{override}"])
+    assert said in str(caught.value)
+
+
+def test_forms_offer_each_form_of_an_option() -> None:
+    # Prefect's form knows alternatives as "anyOf" alone.
+    schema = Experiment.model_json_schema()["$defs"]["Fingerprints"]["properties"]
+    assert [len(schema[name]["anyOf"]) for name in ("sigmas", "orders")] == [2, 2]

@@ -118,10 +118,16 @@ def show_plan(experiment: Experiment, plan: Plan) -> None:
             ),
         )
     )
+    _show_notes(plan.notes)
     for line in rejected[:_SHOWN]:
         Console().print(f"  left out: {line}", highlight=False, markup=False)
     if len(rejected) > _SHOWN:
         Console().print(f"  ... and {len(rejected) - _SHOWN} more")
+
+
+def _show_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        Console().print(f"[yellow]Note:[/] {escape(note)}", highlight=False)
 
 
 def show_results(page: Path) -> None:
@@ -141,6 +147,7 @@ def show_results(page: Path) -> None:
     console.print(table)
     if not results["winner_beats_baseline"]:
         console.print("[yellow]The winner does not beat the linear reference on test.")
+    _show_notes(results["notes"])
     console.print(_table(("Model", results["model"]), ("Report", page)), soft_wrap=True)
 
 

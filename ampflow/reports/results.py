@@ -54,6 +54,7 @@ class Results(BaseModel):
     winner_beats_baseline: bool | None
     errors: dict[str, PartErrors]
     skipped: list[Skipped]
+    notes: list[str] = []
     seed: int
     seconds: dict[str, float]
     versions: dict[str, str]
@@ -71,6 +72,7 @@ def make_results(
     features: int,
     model: str | None,
     skipped: Sequence[Skipped] = (),
+    notes: Sequence[str] = (),
     seconds: Mapping[str, float],
     versions: Mapping[str, str],
     digests: Mapping[str, str],
@@ -93,6 +95,8 @@ def make_results(
         Folder of the winner, as a user should load it; None without a winner.
     skipped
         Structures that were left out.
+    notes
+        What else a reader should know, a paragraph each.
     seconds
         By step.
     versions
@@ -128,6 +132,7 @@ def make_results(
         winner_beats_baseline=test.winner_is_better if test else None,
         errors=errors,
         skipped=list(skipped),
+        notes=list(notes),
         seed=experiment.seed,
         seconds=dict(seconds),
         versions=dict(versions),

@@ -104,7 +104,7 @@ def summary(results: Results) -> list[str]:
             f"{_plural(len(results.skipped), 'structure')} could not be used and "
             f"{'was' if len(results.skipped) == 1 else 'were'} left out, see Data."
         )
-    return [sentence for sentence in sentences if sentence]
+    return [sentence for sentence in [*sentences, *results.notes] if sentence]
 
 
 def _plural(count: int, noun: str) -> str:

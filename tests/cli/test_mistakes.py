@@ -111,7 +111,7 @@ def test_check_shows_the_plan(ampflow, data: Path, tmp_path: Path) -> None:
     # What would be done, from real structures; nothing is written.
     done = ampflow("check", "--data", data, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    for words in ("20", "32 an atom", "to be computed", "MB free"):
+    for words in ("20", "32 an atom", "to be computed", "MB free", "4.4 Å (7"):
         assert words in done.stdout
     assert not (tmp_path / "out").exists()
 

@@ -59,6 +59,11 @@ def test_a_run_and_what_changes_redo(ampflow, structures: Path, tmp_path: Path) 
     assert found["test_mae_ev"] == pytest.approx(mae)
     assert "<html" in (out / "report.html").read_text()
 
+    # What a reader should know is said by the run, its results and its report.
+    assert "4.4 Å (7" in first.stdout
+    assert "4.4 Å (7" in found["notes"][0]
+    assert "4.4 Å (7" in (out / "report.html").read_text()
+
     # The saved model is an ASE calculator that gives the energies of the table.
     atoms = ase.io.read(structures, index=int(test["index"].iloc[0]))
     atoms.calc = library.load(out / "model")
