@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["Evaluation", "Potential"]
 
 SCHEMA_VERSION = 1
+# What turns the description of a version into that of the next. A folder of every version is kept
+# in tests/potential/models, and must go on to load and to predict what it did.
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 _MODEL, _WEIGHTS = "model.json", "weights.safetensors"
 
 
@@ -213,7 +216,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{SCHEMA_VERSION})",
             "upgrade ampflow",
         )
-    return description
+    upgraded: dict[str, Any] = description
+    for older in range(version, SCHEMA_VERSION):
+        upgraded = _UPGRADES[older](upgraded)
+    return upgraded
 
 
 def _damaged(folder: Path, why: str) -> StorageError:

@@ -14,6 +14,7 @@ from ampflow.dataset import Dataset
 from ampflow.errors import DataError, StorageError
 from ampflow.experiment import Training
 from ampflow.fingerprints import GMP
+from ampflow.potential import model
 from ampflow.potential.calculator import AmpflowCalculator, load
 from ampflow.potential.model import Potential
 from ampflow.potential.training import train
@@ -161,3 +162,31 @@ def test_from_structures_to_calculator(tmp_path: Path) -> None:
     other.calc = calculator
     with pytest.raises(DataError, match="Ni"):
         other.get_potential_energy()
+
+
+MODELS = Path(__file__).with_name("models")
+
+
+# A folder of every version that was ever written loads, and predicts what it did then.
+@pytest.mark.parametrize("version", range(1, model.SCHEMA_VERSION + 1))
+def test_old_folders(version: int) -> None:
+    folder = MODELS / f"version{version}"
+    potential = Potential.load(folder)
+    expected = json.loads((folder / "expected.json").read_text())
+    atoms = Atoms(expected["symbols"], expected["positions"])
+    found = potential.evaluate(atoms)
+    assert found.energies.sum() == pytest.approx(expected["energy"], abs=1e-9)
+    np.testing.assert_allclose(found.forces, expected["forces"], atol=1e-9)
+    assert json.loads((folder / "model.json").read_text())["schema_version"] == version
+
+
+# An older description goes through every upgrade up to the present version, in order.
+def test_upgrades(potential: Potential, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    potential.save(tmp_path / "model")
+    upgrades = {
+        1: lambda old: {**old, "provenance": {"seen": [1]}},
+        2: lambda old: {**old, "provenance": {"seen": [*old["provenance"]["seen"], 2]}},
+    }
+    monkeypatch.setattr(model, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(model, "_UPGRADES", upgrades)
+    assert Potential.load(tmp_path / "model").provenance == {"seen": [1, 2]}
