@@ -379,7 +379,8 @@ class Tuning(_Section):
     )
     workers: int = _option(
         0,
-        "Worker processes on this machine, each training one trial at a time; 0: one a core.",
+        "Workers, each training one trial at a time; 0: one a core of this machine, or as many "
+        "as the cluster's smallest number of jobs has.",
         ge=0,
     )
     storage: str = _option(
@@ -446,6 +447,11 @@ class Experiment(_Section):
     out: str = _option("ampflow-results", "Folder for the report, the model and the tables.")
     cache: str = _option(
         "", "Folder for fingerprints, studies and checkpoints; empty: `cache` inside `out`."
+    )
+    cluster: str = _option(
+        "",
+        "Whose jobs do the work: a profile of `ampflow clusters`, or a file of one (.toml). "
+        "Empty: this machine does it.",
     )
     data: Data = Data()
     fingerprints: Fingerprints = Fingerprints()

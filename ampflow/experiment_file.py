@@ -136,6 +136,8 @@ def _make_absolute(table: dict[str, Any], folder: Path) -> None:
     for key in ("out", "cache"):
         if key in table:
             table[key] = anchor(table[key])
+    if str(table.get("cluster", "")).endswith(".toml"):
+        table["cluster"] = anchor(table["cluster"])
     if isinstance(data := table.get("data"), dict):
         table["data"] = data | {
             key: [anchor(path) for path in data[key]]

@@ -43,6 +43,11 @@ class Layout:
         return self.cache / "winners"
 
     @property
+    def jobs(self) -> Path:
+        """Logs and certificates of the jobs that work now."""
+        return self.cache / "jobs"
+
+    @property
     def steps(self) -> Path:
         """What Prefect remembers of finished steps."""
         return self.cache / "steps"

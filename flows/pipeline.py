@@ -9,6 +9,7 @@ from prefect import flow
 from ampflow.experiment import Experiment
 from ampflow.tuning.spec import study_spec
 from flows.tune import search
+from flows.workers import worker_pool
 from tasks.fingerprints import fingerprint_structures
 from tasks.report import write_report
 from tasks.splits import split_structures
@@ -21,8 +22,9 @@ __all__ = ["pipeline"]
 @flow(name="Pipeline")
 def pipeline(experiment: Experiment) -> Path:
     """Structures in, tuned potential and report out."""
-    store = fingerprint_structures(experiment)
-    parts = split_structures(experiment, store)
-    study = search(study_spec(experiment, store, parts))
+    with worker_pool(experiment) as pool:
+        store = fingerprint_structures(experiment)
+        parts = split_structures(experiment, store)
+        study = search(study_spec(experiment, store, parts), pool)
     model = train_potential(experiment, study, best_options(study))
     return write_report(experiment, study, model)

@@ -6,10 +6,11 @@ from prefect import flow
 
 from ampflow.experiment import Experiment
 from ampflow.tuning.spec import StudySpec, study_spec
-from flows.workers import local_workers, wait_for_workers
+from flows.workers import Pool, worker_pool
 from tasks.fingerprints import fingerprint_structures
+from tasks.leases import keep_working
 from tasks.splits import split_structures
-from tasks.tuning import deadline_of, follow_study, prepare, work, worker_names
+from tasks.tuning import deadline_of, follow_study, prepare, worker_names
 
 __all__ = ["search", "tune"]
 
@@ -17,22 +18,22 @@ __all__ = ["search", "tune"]
 @flow(name="Tune")
 def tune(experiment: Experiment) -> StudySpec:
     """Search the hyperparameters; the study keeps every trial, and goes on when run again."""
-    store = fingerprint_structures(experiment)
-    parts = split_structures(experiment, store)
-    return search(study_spec(experiment, store, parts))
+    with worker_pool(experiment) as pool:
+        store = fingerprint_structures(experiment)
+        parts = split_structures(experiment, store)
+        return search(study_spec(experiment, store, parts), pool)
 
 
-def search(spec: StudySpec) -> StudySpec:
+def search(spec: StudySpec, pool: Pool) -> StudySpec:
     """Let workers train trials until the study is finished; nothing to do if it is."""
     left = prepare(spec)
-    names = worker_names(spec, left)
+    names = worker_names(pool.size, left)
     if names:
-        workers = local_workers(len(names))
-        _search.with_options(task_runner=workers)(spec, names, deadline_of(spec))
+        _search.with_options(task_runner=pool.runner())(spec, names, pool)
     return spec
 
 
-@flow(name="Tuning")
-def _search(spec: StudySpec, names: list[str], deadline: float | None) -> None:
-    with follow_study(spec):
-        wait_for_workers([work.submit(spec, name, deadline) for name in names])
+@flow(name="Tuning", validate_parameters=False)
+def _search(spec: StudySpec, names: list[str], pool: Pool) -> None:
+    with follow_study(spec, pool.workers.note):
+        keep_working(spec, names, deadline_of(spec), pool.workers)

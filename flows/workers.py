@@ -1,60 +1,59 @@
-"""Where the tuning workers run, and how they end."""
+"""The workers of a run: started when first needed, shared by its steps, ended with it."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from distributed.scheduler import KilledWorker
-from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
-from ampflow.errors import AmpflowError
+from ampflow.clusters.fleet import Fleet
+from ampflow.clusters.shelf import find_profile
+from ampflow.clusters.workers import Processes, Workers, default_workers
+from ampflow.experiment import Experiment
+from ampflow.layout import Layout
 
-__all__ = ["local_workers", "wait_for_workers"]
-
-_log = logging.getLogger(__name__)
-
-
-def local_workers(count: int) -> TaskRunner[Any]:
-    """Return `count` worker processes on this machine."""
-    return DaskTaskRunner(
-        cluster_class="distributed.LocalCluster",
-        cluster_kwargs={
-            "n_workers": count,
-            "threads_per_worker": 1,
-            "memory_limit": 0,  # a worker that Dask restarts for its memory loses its trial's time
-            "dashboard_address": "127.0.0.1:0",
-        },
-    )
+__all__ = ["Pool", "worker_pool"]
 
 
-def wait_for_workers(workers: Iterable[PrefectFuture[Any]]) -> None:
-    """Wait for all workers. One that was killed does not matter while another goes on.
+class Pool:
+    """The workers that an experiment asks for: processes here, or jobs of its cluster."""
 
-    Raises
-    ------
-    AmpflowError
-        If a worker said that the study cannot go on, or none of them survived.
-    """
-    errors: list[Exception] = []
-    survivors = 0
-    for worker in workers:
-        try:
-            worker.result()
-            survivors += 1
-        except KilledWorker as error:
-            _log.warning("a tuning worker was killed: %s", error)
-            errors.append(error)
-        except Exception as error:
-            errors.append(error)
-    stops = [error for error in errors if not isinstance(error, KilledWorker)]
-    if stops:
-        raise stops[0]
-    if errors and not survivors:
-        raise AmpflowError(
-            "every tuning worker was killed, again and again",
-            "is there enough memory? Fewer workers need less: --set tuning.workers=1",
+    def __init__(self, experiment: Experiment) -> None:
+        self._profile = find_profile(experiment.cluster or "laptop")
+        self._folder = Layout.of(experiment).jobs
+        self._workers: Workers | None = None
+        self.size = experiment.tuning.workers or default_workers(self._profile)
+
+    @property
+    def workers(self) -> Workers:
+        """The workers; none of them before `scale`."""
+        if self._workers is None:
+            local = self._profile.scheduler == "local"
+            self._workers = Processes() if local else Fleet(self._profile, self._folder)
+        return self._workers
+
+    def runner(self) -> TaskRunner[Any]:
+        """Return what runs a flow's tasks on the workers."""
+        security = self.workers.security
+        return DaskTaskRunner(
+            address=self.workers.address,
+            client_kwargs={"security": security} if security else {},
         )
+
+    def close(self) -> None:
+        """End the workers, if there are any."""
+        if self._workers is not None:
+            self._workers.close()
+
+
+@contextmanager
+def worker_pool(experiment: Experiment) -> Iterator[Pool]:
+    """Yield the workers of a run, which end with it."""
+    pool = Pool(experiment)
+    try:
+        yield pool
+    finally:
+        pool.close()

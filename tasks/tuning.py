@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from typing import TypedDict
 
 from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from ampflow.errors import AmpflowError
+from ampflow.clusters.workers import here, told_to_stop
+from ampflow.errors import AmpflowError, StorageError
 from ampflow.experiment import Training
 from ampflow.progress import Progress, watch
+from ampflow.tuning.limits import job_end
 from ampflow.tuning.sampling import budget
 from ampflow.tuning.study import (
     StudySpec,
@@ -32,6 +35,7 @@ from tasks.caching import STEP
 from tasks.progress import step_progress
 
 __all__ = [
+    "Shift",
     "best_options",
     "deadline_of",
     "follow_study",
@@ -54,17 +58,41 @@ def prepare(spec: StudySpec) -> int:
     return max(0, total - finished)
 
 
-def worker_names(spec: StudySpec, left: int) -> list[str]:
-    """Name the workers for `left` trials: no more than there are trials for."""
-    count = spec.tuning.workers or len(os.sched_getaffinity(0))
+def worker_names(count: int, left: int) -> list[str]:
+    """Name `count` workers for `left` trials: no more than there are trials for."""
     return [f"worker {number}" for number in range(1, min(count, left) + 1)]
 
 
+class Shift(TypedDict):
+    """What a worker did until its end.
+
+    `ended` says why, see `ampflow.tuning.worker.WorkerSummary`; `address` is the Dask worker's.
+    """
+
+    finished: int
+    ended: str
+    address: str
+
+
 @task(name="Tuning worker", task_run_name="{worker}", cache_policy=NO_CACHE, **STEP)
-def work(spec: StudySpec, worker: str, deadline: float | None) -> int:
-    """Train trials until none is left or the time is up; return how many were finished."""
-    summary = run_worker(spec, worker, deadline=deadline, wait=True)
-    return summary.complete + summary.pruned + summary.failed
+def work(spec: StudySpec, worker: str, deadline: float | None) -> Shift:
+    """Train trials until none is left, the time is up or the job ends."""
+    try:
+        summary = run_worker(
+            spec,
+            worker,
+            stop=told_to_stop(),
+            deadline=deadline,
+            job_end=job_end(),
+            wait=True,
+        )
+    except StorageError as error:
+        # Seen from this machine only, perhaps: whoever hears of it has to know where.
+        error.what = f"{worker} on {socket.gethostname()}: {error.what}"
+        error.worker = here()  # type: ignore[attr-defined]
+        raise
+    finished = summary.complete + summary.pruned + summary.failed
+    return Shift(finished=finished, ended=summary.ended, address=here())
 
 
 def deadline_of(spec: StudySpec) -> float | None:
@@ -93,12 +121,20 @@ def best_options(spec: StudySpec) -> Training:
 
 
 @contextmanager
-def follow_study(spec: StudySpec) -> Iterator[None]:
-    """Show how far the study is, on the terminal and in the UI, while workers work on it."""
+def follow_study(spec: StudySpec, note: Callable[[], str]) -> Iterator[None]:
+    """Show how far the study is, on the terminal and in the UI, while workers work on it.
+
+    Parameters
+    ----------
+    note
+        Says what else there is to know, of the workers.
+    """
     over = threading.Event()
     with step_progress("Tuning") as progress:
         follower = threading.Thread(
-            target=copy_context().run, args=(_follow, spec, progress, over), name="follow study"
+            target=copy_context().run,
+            args=(_follow, spec, progress, over, note),
+            name="follow study",
         )
         follower.start()
         try:
@@ -109,13 +145,15 @@ def follow_study(spec: StudySpec) -> Iterator[None]:
     _publish_trials(spec)
 
 
-def _follow(spec: StudySpec, progress: Progress, over: threading.Event) -> None:
+def _follow(
+    spec: StudySpec, progress: Progress, over: threading.Event, note: Callable[[], str]
+) -> None:
     total, study = budget(spec.tuning), open_study(spec)
     while True:
         last = over.is_set()
         try:
             summary = study_summary(spec, study)
-            progress(summary.finished, total, _note(summary))
+            progress(summary.finished, total, ", ".join(filter(None, [_note(summary), note()])))
         except Exception as error:  # it only watches: the next look may succeed
             _log.warning("could not look at the study: %s", error)
         if last:

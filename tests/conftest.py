@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ampflow.cli.children import stop_child
+from ampflow.children import stop_child
 from ampflow.cli.engine import free_port, start_server, wait_until_healthy
 from ampflow.fingerprints import GMP
 from ampflow.images import Image

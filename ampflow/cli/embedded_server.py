@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ampflow.cli.children import end_with_parent
+from ampflow.children import end_with_parent
 
 __all__ = ["main"]
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from ampflow.cli.children import start_child, stop_child
+from ampflow.children import start_child, stop_child
 from ampflow.cli.display import Bars
 from ampflow.errors import AmpflowError
 from ampflow.progress import watch
@@ -27,12 +29,14 @@ __all__ = [
     "wait_until_healthy",
 ]
 
+_LOOPBACK = "127.0.0.1"
+_SECRET, _SERVER_SECRET = "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"
 _START_SECONDS = 120
 _EMBEDDED = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
 
 
 @contextmanager
-def prefect_engine(bars: Bars = watch) -> Iterator[None]:
+def prefect_engine(bars: Bars = watch, cluster: str = "") -> Iterator[None]:
     """Let flows run: against the server of PREFECT_API_URL, or one of their own meanwhile.
 
     Best entered before prefect is imported: the server starts while the imports go on.
@@ -41,37 +45,66 @@ def prefect_engine(bars: Bars = watch) -> Iterator[None]:
     ----------
     bars
         What shows the progress of starting.
+    cluster
+        Profile of the cluster whose jobs are to reach the server.
 
     Raises
     ------
     AmpflowError
-        If no server answers.
+        If no server answers, or jobs could not reach it.
     """
     quiet_prefect()
+    host = _host_for(cluster)
     url = os.environ.get("PREFECT_API_URL")
     if url:
         check_server(url)
+        _check_reachable(url, host, cluster)
         yield
         return
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
+    port = free_port(host)
+    url = f"http://{host}:{port}/api"
     progress = bars("Starting")
     progress(0, 1, "Prefect's server")
-    server = start_server(port, _EMBEDDED)
-    os.environ["PREFECT_API_URL"] = url
+    secret = "" if host == _LOOPBACK else f"ampflow:{secrets.token_urlsafe(24)}"
+    server = start_server(port, _EMBEDDED | {_SERVER_SECRET: secret}, host)
+    kept = {"PREFECT_API_URL": url} | ({_SECRET: secret} if secret else {})
+    os.environ |= kept
     try:
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
         import flows  # noqa: F401  # imports while the server starts
 
         wait_until_healthy(url, server)
         progress(1, 1)
-        with temporary_settings({PREFECT_API_URL: url}):  # read at import, maybe long ago
+        # The settings were read at import, maybe long ago.
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: secret or None}):
             yield
     finally:
         _flush_log()
-        os.environ.pop("PREFECT_API_URL")
+        for name in kept:
+            os.environ.pop(name)
         stop_child(server)
+
+
+def _host_for(cluster: str) -> str:
+    """Return the address for a server: on loopback, unless jobs are to reach it."""
+    if not cluster:
+        return _LOOPBACK
+    from ampflow.clusters.machine import address_for_jobs
+    from ampflow.clusters.shelf import find_profile
+
+    profile = find_profile(cluster)
+    return _LOOPBACK if profile.scheduler == "local" else address_for_jobs(profile)
+
+
+def _check_reachable(url: str, host: str, cluster: str) -> None:
+    """Refuse a server on loopback for jobs on other machines."""
+    if host != _LOOPBACK and urllib.parse.urlsplit(url).hostname in ("localhost", _LOOPBACK):
+        raise AmpflowError(
+            f"PREFECT_API_URL={url}: jobs of {cluster} cannot reach a server on loopback",
+            f"ampflow server start --cluster {cluster}; or unset PREFECT_API_URL to have one "
+            "started for this run",
+        )
 
 
 def check_server(url: str) -> None:
@@ -134,10 +167,10 @@ def is_healthy(url: str) -> bool:
         return False
 
 
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
+def free_port(host: str = _LOOPBACK) -> int:
+    """Return a port of this address that nobody listens on."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
 
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ampflow.cli.options import DataOption, FileArgument, OutOption, SetOption, read_experiment
+from ampflow.cli.options import (
+    ClusterOption,
+    DataOption,
+    FileArgument,
+    OutOption,
+    SetOption,
+    WorkersOption,
+    read_experiment,
+)
 from ampflow.errors import OptionError
 
 if TYPE_CHECKING:
@@ -64,6 +72,8 @@ def run(
     data: DataOption = None,
     out: OutOption = None,
     overrides: SetOption = None,
+    cluster: ClusterOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Run the whole path: fingerprints, split, tuning, winner, report.
 
@@ -73,7 +83,7 @@ def run(
     Examples: `ampflow run experiment.toml`, or
     `ampflow run --data structures.traj --out results --set tuning.trials=50`.
     """
-    _run(read_experiment(file, data, out, overrides))
+    _run(read_experiment(file, data, out, overrides, cluster, workers))
 
 
 def demo(
@@ -96,8 +106,10 @@ def demo(
 def _run(experiment: Experiment) -> None:
     from ampflow.cli.display import show_results, step_bars
     from ampflow.cli.engine import prefect_engine
+    from ampflow.clusters.machine import refuse_heavy_work
 
-    with step_bars() as bars, prefect_engine(bars):
+    refuse_heavy_work(experiment.cluster, "ampflow run")
+    with step_bars() as bars, prefect_engine(bars, experiment.cluster):
         from flows.pipeline import pipeline
 
         report = pipeline(experiment)

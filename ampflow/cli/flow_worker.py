@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import psutil
 
-from ampflow.cli.children import end_with_parent
+from ampflow.children import end_with_parent
 
 __all__ = ["POOL", "main"]
 

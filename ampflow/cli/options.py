@@ -12,7 +12,15 @@ from ampflow.errors import OptionError
 if TYPE_CHECKING:
     from ampflow.experiment import Experiment
 
-__all__ = ["DataOption", "FileArgument", "OutOption", "SetOption", "read_experiment"]
+__all__ = [
+    "ClusterOption",
+    "DataOption",
+    "FileArgument",
+    "OutOption",
+    "SetOption",
+    "WorkersOption",
+    "read_experiment",
+]
 
 FileArgument = Annotated[
     Path | None,
@@ -41,8 +49,33 @@ SetOption = Annotated[
 ]
 
 
+ClusterOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Let jobs of this cluster do the work: a profile of `ampflow clusters`, or a file "
+        "of one (.toml). Instead of `cluster`.",
+        show_default=False,
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        help="How many trials are trained at a time. Instead of tuning.workers.",
+        min=1,
+        show_default=False,
+    ),
+]
+
+
 def read_experiment(
-    file: Path | None, data: list[str] | None, out: Path | None, overrides: list[str] | None
+    file: Path | None,
+    data: list[str] | None,
+    out: Path | None,
+    overrides: list[str] | None,
+    cluster: str | None = None,
+    workers: int | None = None,
 ) -> Experiment:
     """Make the experiment that the command line describes.
 
@@ -61,6 +94,10 @@ def read_experiment(
     changes: dict[str, Any] = {"data": {"files": data}} if data else {}
     if out is not None:
         changes["out"] = str(out)
+    if cluster is not None:
+        changes["cluster"] = str(Path.cwd() / cluster) if cluster.endswith(".toml") else cluster
+    if workers is not None:
+        changes["tuning"] = {"workers": workers}
     if file is None:
         return make_experiment(changes, overrides or ())
     return load_experiment(file, overrides or (), changes)

@@ -48,7 +48,7 @@ def ui(
 
     With PREFECT_API_URL set, that server is used, and only a worker for the runs is started.
     """
-    from ampflow.cli.children import stop_child
+    from ampflow.children import stop_child
     from ampflow.cli.display import step_bars
     from ampflow.experiment_file import load_experiment, make_experiment
 
@@ -70,7 +70,7 @@ def _start(
     children: Children, experiment: Experiment, host: str, port: int, progress: Progress
 ) -> str:
     """Start what is to run, all at once, and return the address of the pages."""
-    from ampflow.cli.children import release_child, start_child
+    from ampflow.children import release_child, start_child
     from ampflow.cli.engine import check_server, quiet_prefect, start_server, wait_until_healthy
 
     quiet_prefect()

@@ -28,6 +28,7 @@ __all__ = [
     "list_studies",
     "load_named",
     "refuse_if_held",
+    "study_progress",
     "study_summary",
     "trial_table",
     "trials_of",
@@ -124,6 +125,20 @@ def study_summary(spec: StudySpec, study: optuna.Study | None = None) -> StudySu
         if found is not None:
             return _summarise(found, spec.location)
     return StudySummary(spec.name, spec.location, spec.described, 0, 0, 0, 0, None, None, {})
+
+
+def study_progress(spec: StudySpec) -> int:
+    """Return a number that grows whenever a trial of the study comes farther.
+
+    Raises
+    ------
+    StorageError
+        If its storage cannot be read.
+    """
+    with explain_storage_errors(spec.location):
+        study = _open(spec.name, spec.cache, spec.tuning.storage)
+        trials = study.get_trials(deepcopy=False) if study else []
+        return sum(1 + len(trial.intermediate_values) for trial in trials)
 
 
 def _summarise(study: optuna.Study, location: str) -> StudySummary:

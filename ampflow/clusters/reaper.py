@@ -1,0 +1,51 @@
+"""Clears the queue after a driver that was killed: `python -m ampflow.clusters.reaper NAME`.
+
+A child of the driver, which knows by its standard input that the driver has ended. What is
+still in the queue then under the fleet's name is cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ampflow.clusters.queue import QueueError, cancel_jobs, queued_jobs
+
+__all__ = ["clear", "main"]
+
+_LOOKS = 3  # a submission may still be on its way
+_SECONDS = 2.0  # between two looks
+
+
+def clear(name: str) -> None:
+    """Cancel all jobs of this name, also those that appear a moment later.
+
+    Raises
+    ------
+    QueueError
+        If the scheduler does not answer.
+    """
+    for look in range(_LOOKS):
+        if look:
+            time.sleep(_SECONDS)
+        cancel_jobs(job.id for job in queued_jobs(name) if job.name == name)
+
+
+def main() -> None:
+    """Wait for the driver's end; then see that nothing of the fleet is left."""
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    graceful = False
+    while said := os.read(sys.stdin.fileno(), 1):
+        graceful = said == b"\n"
+    if not graceful:
+        with suppress(QueueError):
+            clear(name)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Where work is done: in processes of this machine, or in jobs of a cluster."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import dask
+from distributed import Client, LocalCluster, Status, get_worker
+from distributed.security import Security
+
+from ampflow.clusters.profile import Profile
+
+__all__ = ["Processes", "Workers", "default_workers", "here", "told_to_stop"]
+
+_LOOK = 2.0  # seconds between two looks at the file that tells to stop
+
+
+class Workers(Protocol):
+    """Dask workers, each of which does one thing at a time."""
+
+    @property
+    def address(self) -> str:
+        """Where their Dask scheduler listens."""
+
+    @property
+    def security(self) -> Security | None:
+        """What a client needs to be let in."""
+
+    def scale(self, workers: int) -> None:
+        """Have as many of them as there is work for."""
+
+    def check(self) -> None:
+        """Raise what keeps them from working."""
+
+    def note(self) -> str:
+        """Say how many there are, in a few words."""
+
+    def retire(self, worker: str) -> None:
+        """Let the worker at this address end, for another to come."""
+
+    def close(self) -> None:
+        """End all."""
+
+
+class Processes:
+    """Worker processes on this machine; one that is killed is started again by Dask."""
+
+    def __init__(self) -> None:
+        # A worker that is lost is told at once: the trial's lease decides who goes on, not Dask.
+        dask.config.set({"distributed.scheduler.allowed-failures": 0})
+        self._cluster = LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            memory_limit=0,  # a worker that Dask restarts for its memory loses its trial's time
+            dashboard_address="127.0.0.1:0",
+        )
+
+    @property
+    def address(self) -> str:
+        """Where their Dask scheduler listens: on this machine alone."""
+        return str(self._cluster.scheduler_address)
+
+    @property
+    def security(self) -> None:
+        """Nothing."""
+
+    def scale(self, workers: int) -> None:
+        """Have at least so many."""
+        if workers > len(self._cluster.worker_spec):
+            self._cluster.scale(workers)
+
+    def check(self) -> None:
+        """Nothing that could be found here."""
+
+    def note(self) -> str:
+        """Nothing that a user would not know."""
+        return ""
+
+    def retire(self, worker: str) -> None:
+        """Restart the process at this address."""
+        with Client(self.address, set_as_default=False) as client:
+            client.restart_workers([worker], raise_for_error=False)
+
+    def close(self) -> None:
+        """End all."""
+        self._cluster.close()
+
+
+def default_workers(profile: Profile) -> int:
+    """Return how many workers there are where nobody says."""
+    if profile.scheduler == "local":
+        return len(os.sched_getaffinity(0))
+    return profile.minimum_jobs * profile.workers_per_job
+
+
+def here() -> str:
+    """Return the address of the Dask worker that runs this; empty outside one."""
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return ""
+
+
+def told_to_stop() -> Callable[[], bool]:
+    """Return what tells a worker whether its job is being ended, or its driver says stop."""
+    stop = Path(os.environ["AMPFLOW_STOP"]) if "AMPFLOW_STOP" in os.environ else None
+    try:
+        worker = get_worker()
+    except ValueError:
+        worker = None
+    looked, stopped = 0.0, False
+
+    def asked() -> bool:
+        nonlocal looked, stopped
+        if worker is not None and worker.status != Status.running:
+            return True
+        if stop is not None and time.monotonic() - looked > _LOOK:
+            looked, stopped = time.monotonic(), stop.exists()
+        return stopped
+
+    return asked

@@ -1,0 +1,114 @@
+"""Keeping workers at a study until it is finished, whatever becomes of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+from distributed.scheduler import KilledWorker
+from prefect.client.orchestration import get_client
+from prefect.states import Crashed
+from prefect_dask.task_runners import PrefectDaskFuture
+
+from ampflow.clusters.workers import Workers
+from ampflow.errors import AmpflowError, StorageError
+from ampflow.tuning.study import StudySpec, study_progress
+from tasks.tuning import Shift, work
+
+__all__ = ["keep_working"]
+
+_log = logging.getLogger(__name__)
+_LOOK = 0.2  # seconds between two looks at the workers
+_TROUBLES = 3  # for each worker, one after the other, before a run gives up
+
+Future = PrefectDaskFuture[Shift]
+
+
+def keep_working(
+    spec: StudySpec, names: Sequence[str], deadline: float | None, workers: Workers
+) -> None:
+    """Have as many workers as there are `names` train trials until the study is finished.
+
+    A worker whose job ends, or that is killed or cannot reach the storage, is followed by
+    another under the same name.
+
+    Raises
+    ------
+    AmpflowError
+        If the study cannot go on, jobs cannot work, or workers are killed or fail again and
+        again while no trial comes any farther.
+    """
+    _Crew(spec, deadline, workers, len(names)).see_through(names)
+
+
+class _Crew:
+    def __init__(
+        self, spec: StudySpec, deadline: float | None, workers: Workers, size: int
+    ) -> None:
+        self._spec, self._deadline, self._workers = spec, deadline, workers
+        self._most = _TROUBLES * size
+        self._troubles = 0
+        self._progress = -1
+
+    def see_through(self, names: Sequence[str]) -> None:
+        working = {name: self._begin(name) for name in names}
+        while working:
+            self._workers.scale(len(working))
+            self._workers.check()
+            for name, future in list(working.items()):
+                if not future.wrapped_future.done():
+                    continue
+                if self._is_over(name, future):
+                    del working[name]
+                else:
+                    working[name] = self._begin(name)
+            time.sleep(_LOOK)
+
+    def _begin(self, name: str) -> Future:
+        return cast(Future, work.submit(self._spec, name, self._deadline))
+
+    def _is_over(self, name: str, future: Future) -> bool:
+        """Tell whether a worker that ended needs no successor."""
+        try:
+            shift = future.result()
+        except KilledWorker:
+            _log.warning("%s was killed", name)
+            _tell_prefect(future)
+            self._count(
+                AmpflowError(
+                    "every tuning worker was killed, again and again",
+                    "is there enough memory? Fewer workers need less: --set tuning.workers=1",
+                )
+            )
+            return False
+        except StorageError as error:
+            if not error.fleeting:
+                raise
+            _log.warning("%s: %s", name, error.what)
+            self._count(error)
+            self._retire(getattr(error, "worker", ""))
+            return False
+        if shift["ended"] == "done" or shift["ended"] == "deadline":
+            return True
+        self._retire(shift["address"])
+        return False
+
+    def _count(self, trouble: AmpflowError) -> None:
+        progress = study_progress(self._spec)
+        self._troubles = 1 if progress > self._progress else self._troubles + 1
+        self._progress = progress
+        if self._troubles >= self._most:
+            raise trouble
+
+    def _retire(self, address: str) -> None:
+        if address:
+            self._workers.retire(address)
+
+
+def _tell_prefect(future: Future) -> None:
+    """Say in the UI that a worker was killed, which could not say so itself."""
+    state: Any = Crashed(message="The worker was killed; another one goes on.")
+    with get_client(sync_client=True) as client:
+        client.set_task_run_state(future.task_run_id, state, force=True)
