@@ -22,9 +22,9 @@ __all__ = ["pipeline"]
 @flow(name="Pipeline")
 def pipeline(experiment: Experiment) -> Path:
     """Structures in, tuned potential and report out."""
-    with worker_pool(experiment) as pool:
+    with worker_pool(experiment):
         store = fingerprint_structures(experiment)
         parts = split_structures(experiment, store)
-        study = search(study_spec(experiment, store, parts), pool)
+        study = search(study_spec(experiment, store, parts))
     model = train_potential(experiment, study, best_options(study))
     return write_report(experiment, study, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from prefect.task_runners import TaskRunner
@@ -15,7 +16,10 @@ from ampflow.clusters.workers import Processes, Workers, default_workers
 from ampflow.experiment import Experiment
 from ampflow.layout import Layout
 
-__all__ = ["Pool", "worker_pool"]
+__all__ = ["Pool", "current_pool", "worker_pool"]
+
+# Not a parameter of flows: those travel to the workers with each task.
+_current: ContextVar[Pool] = ContextVar("pool")
 
 
 class Pool:
@@ -53,7 +57,14 @@ class Pool:
 def worker_pool(experiment: Experiment) -> Iterator[Pool]:
     """Yield the workers of a run, which end with it."""
     pool = Pool(experiment)
+    token = _current.set(pool)
     try:
         yield pool
     finally:
+        _current.reset(token)
         pool.close()
+
+
+def current_pool() -> Pool:
+    """Return the pool of the `worker_pool` that this runs in."""
+    return _current.get()

@@ -14,7 +14,7 @@ from typing import Annotated, cast
 
 import typer
 
-from ampflow.cli import experiments, potentials, steps, studies, ui
+from ampflow.cli import clusters, experiments, jobs, potentials, runs, server, steps, studies, ui
 from ampflow.errors import AmpflowError
 
 __all__ = ["app", "main"]
@@ -35,6 +35,10 @@ experiments.register(app)
 steps.register(app)
 potentials.register(app)
 app.add_typer(studies.app, name="studies")
+app.add_typer(clusters.app, name="clusters")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(server.app, name="server")
+runs.register(app)
 ui.register(app)
 
 

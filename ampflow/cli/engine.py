@@ -66,7 +66,7 @@ def prefect_engine(bars: Bars = watch, cluster: str = "") -> Iterator[None]:
     progress = bars("Starting")
     progress(0, 1, "Prefect's server")
     secret = "" if host == _LOOPBACK else f"ampflow:{secrets.token_urlsafe(24)}"
-    server = start_server(port, _EMBEDDED | {_SERVER_SECRET: secret}, host)
+    server = start_server(port, _EMBEDDED | ({_SERVER_SECRET: secret} if secret else {}), host)
     kept = {"PREFECT_API_URL": url} | ({_SECRET: secret} if secret else {})
     os.environ |= kept
     try:

@@ -109,7 +109,7 @@ class Fleet:
 
     def retire(self, worker: str) -> None:
         """Let the worker at this address end: its job is about to."""
-        with self._client() as client:
+        with self.client() as client:
             client.retire_workers([worker], close_workers=True)
 
     def close(self) -> None:
@@ -129,11 +129,12 @@ class Fleet:
         """Have workers that still train write their checkpoints."""
         stop_file(self._folder).touch()
         until = time.monotonic() + _STOPPING
-        with self._client() as client:
+        with self.client() as client:
             while any(client.processing().values()) and time.monotonic() < until:
                 time.sleep(_LOOK / 4)
 
-    def _client(self) -> Client:
+    def client(self) -> Client:
+        """Connect to the workers; to be closed by whoever asks."""
         return Client(self.address, security=self.security, set_as_default=False)
 
     def _clear(self) -> None:

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import yaml
+import yaml  # type: ignore[import-untyped]
 from dask.utils import parse_bytes
-from dask_jobqueue import PBSCluster, SLURMCluster
 from dask_jobqueue.core import Job, JobQueueCluster
-from dask_jobqueue.pbs import PBSJob, pbs_format_bytes_ceil
-from dask_jobqueue.slurm import SLURMJob
+from dask_jobqueue.pbs import PBSCluster, PBSJob, pbs_format_bytes_ceil
+from dask_jobqueue.slurm import SLURMCluster, SLURMJob
 from distributed.security import Security
 
 from ampflow.clusters.profile import Profile, seconds_of
@@ -78,7 +77,7 @@ def open_cluster(profile: Profile, name: str, folder: Path) -> JobQueueCluster:
     _forget_settings()
     cluster_class, job_class = _CLUSTERS[profile.scheduler]
     return cluster_class(
-        job_cls=job_class,
+        job_cls=job_class,  # type: ignore[arg-type]  # annotated wrongly there
         name=name,
         protocol="tls://",
         security=_certificates(folder),

@@ -1,4 +1,4 @@
-"""This machine's place in a cluster: its address for jobs, and whether it is a login node."""
+"""The machine's place in a cluster: its address for jobs, and whether it is a login node."""
 
 from __future__ import annotations
 

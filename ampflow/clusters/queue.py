@@ -109,10 +109,10 @@ def _parse(listing: str) -> Iterable[QueuedJob]:
     joined = re.sub(r"\n\s+(?!\S+ = )", "", listing)
     for paragraph in re.split(r"(?m)^Job Id:\s*", joined)[1:]:
         number, _, rest = paragraph.partition("\n")
-        field = dict(re.findall(r"(?m)^\s*(\S+) = (.*)$", rest))
+        field: dict[str, str] = dict(re.findall(r"(?m)^\s*(\S+) = (.*)$", rest))
         if field.get("Job_Owner", "").partition("@")[0] != getpass.getuser():
             continue
-        state = field.get("job_state", "")
+        state = str(field.get("job_state", ""))
         if state in ("C", "F"):
             continue
         yield QueuedJob(

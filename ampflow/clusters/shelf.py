@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import tomlkit
 from pydantic import ValidationError
 
 from ampflow.clusters.profile import Profile
 from ampflow.errors import OptionError
 from ampflow.files import explain_os_error
 
-__all__ = ["Shelved", "find_profile", "list_profiles", "own_folder"]
+__all__ = ["Shelved", "find_profile", "list_profiles", "own_folder", "render_profile"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,16 @@ def find_profile(name: str) -> Profile:
             f"one of {', '.join(shelf)}; or write {own_folder() / name}.toml",
         )
     return shelf[name].read()
+
+
+def render_profile(profile: Profile) -> str:
+    """Write a profile as TOML: every option with what it means."""
+    document = tomlkit.document()
+    for name, field in Profile.model_fields.items():
+        for line in textwrap.wrap(field.description or "", 90):
+            document.add(tomlkit.comment(line))
+        document.add(name, getattr(profile, name))
+    return tomlkit.dumps(document)
 
 
 def _read(path: Path) -> Profile:
