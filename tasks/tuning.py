@@ -19,7 +19,7 @@ from ampflow.clusters.workers import here, told_to_stop
 from ampflow.errors import AmpflowError, StorageError
 from ampflow.experiment import Training
 from ampflow.progress import Progress, watch
-from ampflow.tuning.limits import job_end
+from ampflow.tuning.limits import job_end, job_margin
 from ampflow.tuning.sampling import budget
 from ampflow.tuning.study import (
     StudySpec,
@@ -84,6 +84,7 @@ def work(spec: StudySpec, worker: str, deadline: float | None) -> Shift:
             stop=told_to_stop(),
             deadline=deadline,
             job_end=job_end(),
+            margin=job_margin(),
             wait=True,
         )
     except StorageError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +35,9 @@ def list_command() -> None:
 
     from ampflow.clusters.shelf import list_profiles, own_folder
 
-    table = Table("profile", "scheduler", "queue", "walltime", "job", "jobs", "", box=box.SIMPLE_HEAD)
+    table = Table(
+        "profile", "scheduler", "queue", "walltime", "job", "jobs", "", box=box.SIMPLE_HEAD
+    )
     for item in list_profiles():
         try:
             profile = item.read()
@@ -91,7 +92,7 @@ def check(
     """Submit one tiny job and report what works from there; exit code 1 if something does not."""
     from rich.console import Console
 
-    from ampflow.cli.engine import quiet_prefect, server_url
+    from ampflow.cli.engine import quiet_prefect, use_server
     from ampflow.clusters.probe import check_cluster
     from ampflow.clusters.shelf import find_profile
 
@@ -105,7 +106,7 @@ def check(
         def progress(note: str) -> None:
             status.update(f"Waiting for a worker: {note}" if note else "Submitting")
 
-        url = server_url() or os.environ.get("PREFECT_API_URL", "")
+        url = use_server()
         for finding in check_cluster(found, folder.resolve(), storage, url, wait, progress):
             sign = {True: "[green]✓", False: "[red]✗", None: "[dim]-"}[finding.works]
             console.print(f"{sign}[/] {finding.what}: ", end="")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rich import box
 from rich.console import Console
@@ -30,14 +30,29 @@ if TYPE_CHECKING:
     from ampflow.planning import Plan
     from ampflow.tuning.study import StudySpec
 
-__all__ = ["Bars", "show_plan", "show_results", "show_trial_table", "show_trials", "step_bars"]
+__all__ = [
+    "Bars",
+    "StepBars",
+    "show_plan",
+    "show_results",
+    "show_trial_table",
+    "show_trials",
+    "step_bars",
+]
 
-Bars = Callable[[str], library.Progress]
+
+class Bars(Protocol):
+    """Makes the progress of a step."""
+
+    def __call__(self, step: str) -> library.Progress:
+        """Return the progress of `step`."""
+
+
 _SHOWN = 10  # structures left out that are listed
 
 
 @contextmanager
-def step_bars() -> Iterator[Bars]:
+def step_bars() -> Iterator[StepBars]:
     """Show a bar a step, made when the step first reports; yields what makes them.
 
     Where standard error is no terminal (a job's log), each step is one line at its end.
@@ -53,19 +68,23 @@ def step_bars() -> Iterator[Bars]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
-        bars = _Bars(shown, console)
+        bars = StepBars(shown, console)
         with library.watched_by(bars):
             yield bars
         bars.print_lines()
 
 
-class _Bars:
+class StepBars:
+    """The bars, one a step."""
+
     def __init__(self, shown: Progress, console: Console) -> None:
         self._shown, self._console = shown, console
         self._tasks: dict[str, TaskID] = {}
         self._last: dict[str, str] = {}
 
     def __call__(self, step: str) -> library.Progress:
+        """Return the progress of `step`, whose bar is made when it first reports."""
+
         def update(done: int, total: int | None, note: str = "") -> None:
             count = f"{done:,}/{total:,}" if total else f"{done:,}"
             self._last[step] = f"{step}: {count} {note}".rstrip()
@@ -77,9 +96,14 @@ class _Bars:
 
         return update
 
+    def lines(self) -> list[str]:
+        """Say how far each step is."""
+        return list(self._last.values())
+
     def print_lines(self) -> None:
+        """Print a line a step, where bars cannot be shown."""
         if not self._console.is_terminal:
-            for line in self._last.values():
+            for line in self.lines():
                 self._console.print(line, highlight=False, markup=False)
 
 

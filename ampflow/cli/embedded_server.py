@@ -1,6 +1,7 @@
 """Prefect's server as a process of our own: `python -m ampflow.cli.embedded_server HOST PORT`.
 
-It ends with the process that started it, even if that is killed.
+It ends with the process that started it, even if that is killed; with `--alone` as the last
+argument it does not.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ __all__ = ["main"]
 def main() -> None:
     """Serve until terminated."""
     host, port = sys.argv[1], int(sys.argv[2])
-    end_with_parent()
+    if "--alone" not in sys.argv:
+        end_with_parent()
     os.environ["PREFECT__SERVER_FINAL"] = "1"
     import uvicorn
     from prefect.server.api.server import create_app

@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from ampflow.children import start_child, stop_child
 from ampflow.cli.display import Bars
@@ -22,10 +23,12 @@ from ampflow.progress import watch
 __all__ = [
     "check_server",
     "free_port",
+    "host_for",
     "is_healthy",
     "prefect_engine",
     "quiet_prefect",
     "start_server",
+    "use_server",
     "wait_until_healthy",
 ]
 
@@ -54,12 +57,11 @@ def prefect_engine(bars: Bars = watch, cluster: str = "") -> Iterator[None]:
         If no server answers, or jobs could not reach it.
     """
     quiet_prefect()
-    host = _host_for(cluster)
-    url = os.environ.get("PREFECT_API_URL")
-    if url:
-        check_server(url)
+    host = host_for(cluster)
+    if url := use_server():
         _check_reachable(url, host, cluster)
-        yield
+        with _settings(url, os.environ.get(_SECRET, "")):
+            yield
         return
     port = free_port(host)
     url = f"http://{host}:{port}/api"
@@ -70,14 +72,11 @@ def prefect_engine(bars: Bars = watch, cluster: str = "") -> Iterator[None]:
     kept = {"PREFECT_API_URL": url} | ({_SECRET: secret} if secret else {})
     os.environ |= kept
     try:
-        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
-
         import flows  # noqa: F401  # imports while the server starts
 
         wait_until_healthy(url, server)
         progress(1, 1)
-        # The settings were read at import, maybe long ago.
-        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: secret or None}):
+        with _settings(url, secret):
             yield
     finally:
         _flush_log()
@@ -86,7 +85,40 @@ def prefect_engine(bars: Bars = watch, cluster: str = "") -> Iterator[None]:
         stop_child(server)
 
 
-def _host_for(cluster: str) -> str:
+def use_server() -> str:
+    """Return the URL of the server that the user named or started; empty if there is none.
+
+    PREFECT_API_URL says where; without it the server of `ampflow server start` is used.
+
+    Raises
+    ------
+    AmpflowError
+        If nobody answers at PREFECT_API_URL.
+    """
+    if url := os.environ.get("PREFECT_API_URL"):
+        check_server(url)
+        return url
+    from ampflow.cli.server_record import read_record
+
+    record = read_record()
+    if record is None or record.is_alive() is False or not is_healthy(record.url):
+        return ""
+    os.environ["PREFECT_API_URL"] = record.url
+    if record.secret:
+        os.environ[_SECRET] = record.secret
+    return record.url
+
+
+@contextmanager
+def _settings(url: str, secret: str) -> Iterator[None]:
+    """Have Prefect, which read its settings at import, maybe long ago, use this server."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: secret or None}):
+        yield
+
+
+def host_for(cluster: str) -> str:
     """Return the address for a server: on loopback, unless jobs are to reach it."""
     if not cluster:
         return _LOOPBACK
@@ -137,7 +169,7 @@ def start_server(
     return start_child("ampflow.cli.embedded_server", host, port, environment=settings)
 
 
-def wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
+def wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path | None = None) -> None:
     """Wait until a server that was started answers at `url` (which ends in /api).
 
     Raises
@@ -150,8 +182,8 @@ def wait_until_healthy(url: str, server: subprocess.Popen[bytes]) -> None:
         if server.poll() is not None or time.monotonic() > deadline:
             raise AmpflowError(
                 "Prefect's server did not start",
-                "ampflow --debug shows its output; is its folder (PREFECT_HOME, by default "
-                "~/.prefect) writable, the disk full?",
+                f"{log or 'ampflow --debug'} shows its output; is its folder (PREFECT_HOME, by "
+                "default ~/.prefect) writable, the disk full?",
             )
         time.sleep(0.05)
     if server.poll() is not None:  # another server answered, on a port that it took first

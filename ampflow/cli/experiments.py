@@ -74,6 +74,14 @@ def run(
     overrides: SetOption = None,
     cluster: ClusterOption = None,
     workers: WorkersOption = None,
+    detached: Annotated[
+        bool,
+        typer.Option(
+            "--detach",
+            help="Go on without this terminal: as a job of the cluster that submits the others, "
+            "or as a process of this machine. See `ampflow status`.",
+        ),
+    ] = False,
 ) -> None:
     """Run the whole path: fingerprints, split, tuning, winner, report.
 
@@ -83,7 +91,15 @@ def run(
     Examples: `ampflow run experiment.toml`, or
     `ampflow run --data structures.traj --out results --set tuning.trials=50`.
     """
-    _run(read_experiment(file, data, out, overrides, cluster, workers))
+    experiment = read_experiment(file, data, out, overrides, cluster, workers)
+    if not detached:
+        _run(experiment)
+        return
+    from ampflow.cli.runs import detach
+    from ampflow.clusters.machine import refuse_heavy_work
+
+    refuse_heavy_work(experiment.cluster, "ampflow run")
+    detach(experiment)
 
 
 def demo(
@@ -106,10 +122,15 @@ def demo(
 def _run(experiment: Experiment) -> None:
     from ampflow.cli.display import show_results, step_bars
     from ampflow.cli.engine import prefect_engine
+    from ampflow.cli.runs import recorded
     from ampflow.clusters.machine import refuse_heavy_work
 
     refuse_heavy_work(experiment.cluster, "ampflow run")
-    with step_bars() as bars, prefect_engine(bars, experiment.cluster):
+    with (
+        step_bars() as bars,
+        recorded(experiment, bars.lines),
+        prefect_engine(bars, experiment.cluster),
+    ):
         from flows.pipeline import pipeline
 
         report = pipeline(experiment)

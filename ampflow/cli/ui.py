@@ -20,7 +20,7 @@ from ampflow.progress import Progress
 if TYPE_CHECKING:
     from ampflow.experiment import Experiment
 
-__all__ = ["register"]
+__all__ = ["check_port", "register", "server_settings"]
 
 _SERVER, _WORKER = "Prefect's server", "the worker"
 _LOOK_SECONDS = 0.5
@@ -46,7 +46,8 @@ def ui(
     what the form shows at first, and what the nightly run does (switched off at first).
     Runs of `ampflow run` are shown as well.
 
-    With PREFECT_API_URL set, that server is used, and only a worker for the runs is started.
+    With PREFECT_API_URL set, or after `ampflow server start`, that server is used, and only a
+    worker for the runs is started.
     """
     from ampflow.children import stop_child
     from ampflow.cli.display import step_bars
@@ -71,16 +72,14 @@ def _start(
 ) -> str:
     """Start what is to run, all at once, and return the address of the pages."""
     from ampflow.children import release_child, start_child
-    from ampflow.cli.engine import check_server, quiet_prefect, start_server, wait_until_healthy
+    from ampflow.cli.engine import quiet_prefect, start_server, use_server, wait_until_healthy
 
     quiet_prefect()
-    url = os.environ.get("PREFECT_API_URL")
-    if url:
-        check_server(url)
-    else:
+    url = use_server()
+    if not url:
         url = _api_url(host, port)
-        _check_port(host, port, url)
-        children[_SERVER] = start_server(port, _settings(port), host)
+        check_port(host, port, url)
+        children[_SERVER] = start_server(port, server_settings(port), host)
         os.environ["PREFECT_API_URL"] = url
     progress(0, 3, _SERVER)
     worker = children[_WORKER] = start_child("ampflow.cli.flow_worker", needs=children.get(_SERVER))
@@ -101,7 +100,7 @@ def _api_url(host: str, port: int) -> str:
     return f"http://{reachable}:{port}/api"
 
 
-def _check_port(host: str, port: int, url: str) -> None:
+def check_port(host: str, port: int, url: str) -> None:
     """Refuse a port that is taken: the server would only end without a word.
 
     Raises
@@ -129,7 +128,8 @@ def _check_port(host: str, port: int, url: str) -> None:
     )
 
 
-def _settings(port: int) -> dict[str, str]:
+def server_settings(port: int) -> dict[str, str]:
+    """Return the settings of a server with pages, at this port."""
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
     return {
         "PREFECT_SERVER_API_PORT": str(port),

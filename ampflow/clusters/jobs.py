@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
@@ -20,8 +21,9 @@ from dask_jobqueue.slurm import SLURMCluster, SLURMJob
 from distributed.security import Security
 
 from ampflow.clusters.profile import Profile, seconds_of
+from ampflow.clusters.queue import PREFIX, QueueError, call
 
-__all__ = ["driver_script", "job_script", "open_cluster", "read_log", "stop_file"]
+__all__ = ["driver_script", "job_script", "open_cluster", "read_log", "stop_file", "submit_script"]
 
 _DEATH_SECONDS = 120  # for a worker whose driver is gone; Python starts slowly on a busy disk
 _PLACEHOLDER = "tcp://DRIVER:PORT"
@@ -115,12 +117,40 @@ def job_script(profile: Profile, name: str, folder: Path) -> str:
     return str(job.job_script())
 
 
-def driver_script(profile: Profile, name: str, folder: Path, command: Sequence[str]) -> str:
+def driver_script(profile: Profile, log: Path, command: Sequence[str]) -> str:
     """Return the script of a job of one core that runs `command`: a detached run."""
-    one = profile.model_copy(update={"cores": 1, "processes": 1, "gpus": 0, "memory": "4 GB"})
-    script = job_script(one, name, folder)
-    end = script.index(sys.executable)
-    return script[:end] + shlex.join(command) + "\n"
+    small = {"cores": 1, "processes": 1, "gpus": 0, "memory": "4 GB"}
+    one = profile.model_copy(update=small)
+    script = job_script(one, f"{PREFIX}run", log.parent)
+    lines = script[: script.index(shlex.quote(sys.executable))].splitlines()
+    kept = [
+        line
+        for line in lines
+        if not re.match(r"#(SBATCH|PBS) -[eo] |exec |export AMPFLOW_STOP", line)
+    ]
+    header = max(number for number, line in enumerate(kept) if line.startswith("#"))
+    redirect = f"exec >>{shlex.quote(str(log))} 2>&1"
+    return "\n".join([*kept[: header + 1], redirect, *kept[header + 1 :], shlex.join(command), ""])
+
+
+def submit_script(profile: Profile, script: str) -> str:
+    """Submit a job and return its number.
+
+    Raises
+    ------
+    QueueError
+        If the scheduler refuses it.
+    """
+    command = {"slurm": "sbatch -o /dev/null", "pbs": "qsub -j oe -o /dev/null"}
+    words = command.get(profile.scheduler, _TorqueJob.submit_command).split()
+    with TemporaryDirectory(prefix="ampflow-") as folder:
+        file = Path(folder) / "job.sh"
+        file.write_text(script, encoding="utf-8")
+        said = call([*words, str(file)])
+    found = re.search(r"\d+", said)
+    if found is None:
+        raise QueueError(f"{words[0]} said {said.strip()!r}, and no number of a job")
+    return found.group()
 
 
 def _options(profile: Profile, name: str, folder: Path) -> dict[str, Any]:
@@ -179,9 +209,11 @@ def _prologue(profile: Profile, folder: Path) -> list[str]:
         log = f"{shlex.quote(str(folder))}/${{PBS_JOBID:-$SLURM_JOB_ID}}.log"
         lines.append(f"exec >{log} 2>&1")
     threads = max(1, profile.cores // profile.workers_per_job)
+    seconds = seconds_of(profile.walltime)
     return [
         *lines,
-        f"export AMPFLOW_JOB_END=$(($(date +%s) + {seconds_of(profile.walltime)}))",
+        f"export AMPFLOW_JOB_END=$(($(date +%s) + {seconds}))",
+        f"export AMPFLOW_JOB_MARGIN={min(60, seconds // 10)}",
         f"export AMPFLOW_STOP={shlex.quote(str(stop_file(folder)))}",
         f"export OMP_NUM_THREADS={threads}",
         *profile.prologue,

@@ -206,7 +206,8 @@ def _versions() -> dict[str, str]:
 
 def _agrees(ours: dict[str, str]) -> Finding:
     what, theirs = "versions as here", _versions()
-    other = [f"{name} {theirs[name]} (here {ours[name]})" for name in ours
-             if theirs[name] != ours[name]]
+    other = [
+        f"{name} {theirs[name]} (here {ours[name]})" for name in ours if theirs[name] != ours[name]
+    ]
     said = ", ".join(other) or f"python {ours['python']}, ampflow {ours['ampflow']}, ..."
     return Finding(what, not other, said, "one environment for all nodes, in a shared folder")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ampflow.clusters.profile import seconds_of
 from ampflow.errors import AmpflowError
 
-__all__ = ["PREFIX", "QueueError", "QueuedJob", "cancel_jobs", "has_queue", "queued_jobs"]
+__all__ = ["PREFIX", "QueueError", "QueuedJob", "call", "cancel_jobs", "has_queue", "queued_jobs"]
 
 PREFIX = "ampflow-"
 """With which the names of all our jobs begin."""
@@ -80,7 +80,7 @@ def cancel_jobs(ids: Iterable[str]) -> None:
     command = "scancel" if shutil.which("scancel") else "qdel"
     for job in ids:
         try:
-            _call([command, job])
+            call([command, job])
         except QueueError:
             if any(found.id == job and found.state != "ending" for found in queued_jobs()):
                 raise
@@ -88,7 +88,7 @@ def cancel_jobs(ids: Iterable[str]) -> None:
 
 def _slurm_jobs() -> list[QueuedJob]:
     jobs = []
-    for line in _call([*_SQUEUE, f"--user={getpass.getuser()}"]).splitlines():
+    for line in call([*_SQUEUE, f"--user={getpass.getuser()}"]).splitlines():
         number, name, state, node, left = line.split("|")
         left = "" if state == "PENDING" else left
         jobs.append(QueuedJob(number, name, _SLURM_WORDS.get(state, state.lower()), node, left))
@@ -97,10 +97,10 @@ def _slurm_jobs() -> list[QueuedJob]:
 
 def _pbs_jobs() -> list[QueuedJob]:
     if shutil.which("qselect"):  # all users' jobs can be tens of thousands
-        own = _call(["qselect", "-u", getpass.getuser()]).split()
-        listing = _call(["qstat", "-f", *own]) if own else ""
+        own = call(["qselect", "-u", getpass.getuser()]).split()
+        listing = call(["qstat", "-f", *own]) if own else ""
     else:
-        listing = _call(["qstat", "-f"])
+        listing = call(["qstat", "-f"])
     return list(_parse(listing))
 
 
@@ -133,7 +133,14 @@ def _left(field: dict[str, str]) -> str:
     return f"{left // 3600:02}:{left // 60 % 60:02}:{left % 60:02}"
 
 
-def _call(command: list[str]) -> str:
+def call(command: list[str]) -> str:
+    """Run a command of the scheduler and return what it prints.
+
+    Raises
+    ------
+    QueueError
+        If it fails.
+    """
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_SECONDS, check=False

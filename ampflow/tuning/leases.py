@@ -24,7 +24,7 @@ import psutil
 
 from ampflow.files import explain_os_error
 
-__all__ = ["GRACE", "Holder", "Lease", "LeaseLost", "Leases", "keep_alive"]
+__all__ = ["GRACE", "Holder", "Lease", "LeaseLost", "Leases", "holder_of", "keep_alive"]
 
 GRACE = 120.0
 """Seconds without a sign of life after which the work of a holder elsewhere may be taken."""
@@ -62,8 +62,7 @@ class Holder:
     @classmethod
     def here(cls, worker: str) -> Holder:
         """Describe this process."""
-        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID", "")
-        return cls(worker, _host(), os.getpid(), psutil.Process().create_time(), job)
+        return holder_of(worker, os.getpid())
 
     @property
     def is_here(self) -> bool:
@@ -78,6 +77,12 @@ class Holder:
             return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
+
+
+def holder_of(worker: str, pid: int) -> Holder:
+    """Describe a process of this machine, in this process's batch job."""
+    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("PBS_JOBID", "")
+    return Holder(worker, _host(), pid, psutil.Process(pid).create_time(), job)
 
 
 @cache

@@ -11,7 +11,7 @@ from typing import Literal
 
 from ampflow.errors import OptionError
 
-__all__ = ["MARGIN", "Ended", "Limits", "job_end"]
+__all__ = ["MARGIN", "Ended", "Limits", "job_end", "job_margin"]
 
 MARGIN = 60.0
 """Seconds before the end of its job at which a worker is done with everything."""
@@ -19,8 +19,6 @@ MARGIN = 60.0
 Ended = Literal["done", "stopped", "deadline", "job over"]
 """Why a worker ended: no trial is left to claim; it was asked to stop; the run's time is used
 up; the job that it runs in ends soon."""
-
-_VARIABLE = "AMPFLOW_JOB_END"
 
 
 def job_end() -> float | None:
@@ -33,16 +31,35 @@ def job_end() -> float | None:
     OptionError
         If that is not a number.
     """
-    said = os.environ.get(_VARIABLE)
+    return _seconds("AMPFLOW_JOB_END", None, "seconds since 1970: date +%s")
+
+
+def job_margin() -> float:
+    """Return how long before its job's end a worker is to be done with everything, in seconds.
+
+    Read from the environment variable AMPFLOW_JOB_MARGIN: a short job has a shorter one.
+
+    Raises
+    ------
+    OptionError
+        If that is not a number.
+    """
+    margin = _seconds("AMPFLOW_JOB_MARGIN", MARGIN, "seconds")
+    assert margin is not None
+    return margin
+
+
+def _seconds(variable: str, default: float | None, hint: str) -> float | None:
+    said = os.environ.get(variable)
     if not said:
-        return None
+        return default
     try:
-        end = float(said)
+        seconds = float(said)
     except ValueError:
-        end = math.nan
-    if not math.isfinite(end):
-        raise OptionError(f"{_VARIABLE}={said}: not a time", "seconds since 1970: date +%s")
-    return end
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise OptionError(f"{variable}={said}: not a time", hint)
+    return seconds
 
 
 @dataclass(frozen=True)
