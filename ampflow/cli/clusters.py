@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ampflow.errors import AmpflowError, OptionError
+
+if TYPE_CHECKING:
+    from ampflow.clusters.profile import Profile
 
 __all__ = ["app"]
 
@@ -29,32 +32,31 @@ def _root(context: typer.Context) -> None:
 @app.command("list")
 def list_command() -> None:
     """List the profiles: those that come with ampflow, and your own."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from ampflow.clusters.shelf import list_profiles, own_folder
 
-    table = Table(
-        "profile", "scheduler", "queue", "walltime", "job", "jobs", "", box=box.SIMPLE_HEAD
-    )
     for item in list_profiles():
+        yours = " (yours)" if item.is_own else ""
         try:
             profile = item.read()
         except OptionError as error:
-            table.add_row(item.name, "[red]not valid", "", "", "", "", error.what)
+            typer.secho(f"{item.name}{yours}: not valid", fg="red")
+            typer.echo(f"    {error.what}")
             continue
-        gpus = f", {profile.gpus} GPU" if profile.gpus else ""
-        local = profile.scheduler == "local"
-        table.add_row(
-            item.name, profile.scheduler, profile.queue, profile.walltime,
-            "" if local else f"{profile.cores} cores, {profile.memory}{gpus}",
-            "" if local else f"{profile.minimum_jobs}-{profile.maximum_jobs}",
-            profile.about + (" (yours)" if item.is_own else ""),
-        )  # fmt: skip
-    Console().print(table)
+        typer.secho(item.name, bold=True, nl=False)
+        typer.echo(f"{yours}  {profile.about}\n    {_described(profile)}")
     typer.echo(f"Your own: {own_folder()}/NAME.toml. Start from one of these:")
     typer.echo("  ampflow clusters show NAME --profile")
+
+
+def _described(profile: Profile) -> str:
+    if profile.scheduler == "local":
+        return "a worker a core"
+    queue = f", queue {profile.queue}" if profile.queue else ""
+    gpus = f", {profile.gpus} GPUs" if profile.gpus else ""
+    return (
+        f"{profile.scheduler}{queue}: up to {profile.maximum_jobs} jobs of {profile.walltime}, "
+        f"{profile.cores} cores, {profile.memory}{gpus}, {profile.workers_per_job} workers"
+    )
 
 
 @app.command()

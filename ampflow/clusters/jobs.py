@@ -26,7 +26,11 @@ from ampflow.clusters.queue import PREFIX, QueueError, call
 __all__ = ["driver_script", "job_script", "open_cluster", "read_log", "stop_file", "submit_script"]
 
 _DEATH_SECONDS = 120  # for a worker whose driver is gone; Python starts slowly on a busy disk
-_PLACEHOLDER = "tcp://DRIVER:PORT"
+_PLACEHOLDER = "tls://DRIVER:PORT"
+_ROLES = (
+    *("ca_file", "scheduler_cert", "scheduler_key", "worker_cert", "worker_key"),
+    *("client_cert", "client_key"),
+)
 
 
 class _NoLimit(Job):
@@ -77,42 +81,41 @@ def open_cluster(profile: Profile, name: str, folder: Path) -> JobQueueCluster:
     # A job that is lost is told at once: the trial's lease decides who goes on, not Dask.
     dask.config.set({"distributed.scheduler.allowed-failures": 0})
     _forget_settings()
+    _make_certificate(folder)
     cluster_class, job_class = _CLUSTERS[profile.scheduler]
     return cluster_class(
         job_cls=job_class,  # type: ignore[arg-type]  # annotated wrongly there
         name=name,
         protocol="tls://",
-        security=_certificates(folder),
+        security=_security(folder),
         scheduler_options={"dashboard_address": ":0"},
         **_options(profile, name, folder),
     )
 
 
-def _certificates(folder: Path) -> Security:
-    """Make a certificate for this cluster alone, in files that workers in jobs can read."""
+def _security(folder: Path) -> Security:
+    """Name the files of this cluster's own certificate."""
+    kept = {f"tls_{role}": str(folder / f"{role}.pem") for role in _ROLES}
+    return Security(require_encryption=True, **kept)
+
+
+def _make_certificate(folder: Path) -> None:
     made = Security.temporary()
-    kept = {}
-    for role in (
-        "ca_file",
-        "scheduler_cert",
-        "scheduler_key",
-        "worker_cert",
-        "worker_key",
-        "client_cert",
-        "client_key",
-    ):
+    for role in _ROLES:
         path = folder / f"{role}.pem"
         path.touch(mode=0o600)
         path.write_text(getattr(made, f"tls_{role}"), encoding="ascii")
-        kept[f"tls_{role}"] = str(path)
-    return Security(require_encryption=True, **kept)
 
 
 def job_script(profile: Profile, name: str, folder: Path) -> str:
     """Return the script of a worker's job, as `ampflow clusters show` prints it."""
     _forget_settings()
     job = _CLUSTERS[profile.scheduler][1](
-        scheduler=_PLACEHOLDER, name=f"{name}-0", **_options(profile, name, folder)
+        scheduler=_PLACEHOLDER,
+        name=f"{name}-0",
+        protocol="tls://",
+        security=_security(folder),
+        **_options(profile, name, folder),
     )
     return str(job.job_script())
 
