@@ -15,11 +15,17 @@ from typing import Any
 import dask
 import yaml  # type: ignore[import-untyped]
 from dask.utils import parse_bytes
-from dask_jobqueue.core import Job, JobQueueCluster
-from dask_jobqueue.pbs import PBSCluster, PBSJob, pbs_format_bytes_ceil
-from dask_jobqueue.slurm import SLURMCluster, SLURMJob
 from distributed.security import Security
 
+from ampflow.clusters.jobqueue import (
+    Job,
+    JobQueueCluster,
+    PBSCluster,
+    PBSJob,
+    SLURMCluster,
+    SLURMJob,
+    pbs_format_bytes_ceil,
+)
 from ampflow.clusters.profile import Profile, seconds_of
 from ampflow.clusters.queue import PREFIX, QueueError, call
 
