@@ -57,6 +57,7 @@ class Processes:
             threads_per_worker=1,
             memory_limit=0,  # a worker that Dask restarts for its memory loses its trial's time
             dashboard_address="127.0.0.1:0",
+            silence_logs="error",
         )
 
     @property
