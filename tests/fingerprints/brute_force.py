@@ -1,6 +1,7 @@
 """GMP features from their definition, slowly: sums over images and Gauss-Hermite quadrature.
 
-Shares nothing with ampflow: no neighbour list, no harmonics, no closed form of an integral.
+Shares nothing with ampflow: no neighbour list, no harmonics, no closed form of an integral. In
+extended precision where the machine has it, for amplitudes that cancel.
 """
 
 from __future__ import annotations
@@ -95,15 +96,16 @@ def multipoles(
 ) -> Array:
     """Integrals of probe times harmonic times density, one for each (i, j, k)."""
     order = sum(powers[0])
-    nodes, weights = np.polynomial.hermite.hermgauss(order // 2 + 1)
+    nodes, weights = gauss_hermite(order // 2 + 1)
     cube = np.array(list(product(nodes, repeat=3)))
-    weight = np.array([prod(w) for w in product(weights, repeat=3)]) / np.pi**1.5
-    alpha = 1 / (2 * sigma**2)
-    total = np.zeros(len(powers))
-    for number, away in near.items():
-        for amplitude, beta in gaussians[number]:
+    weight = np.array([prod(w) for w in product(weights, repeat=3)])
+    alpha = 1 / (2 * np.longdouble(sigma) ** 2)
+    total = np.zeros(len(powers), np.longdouble)
+    for number, displacements in near.items():
+        away = displacements.astype(np.longdouble)
+        for amplitude, beta in gaussians[number].astype(np.longdouble):
             gamma = alpha + beta
-            points = beta / gamma * away[:, None] + cube / sqrt(gamma)
+            points = beta / gamma * away[:, None] + cube / np.sqrt(gamma)
             decay = np.exp(-alpha * beta / gamma * np.sum(away**2, axis=1))
             height = amplitude * (alpha / gamma) ** 1.5 * np.outer(decay, weight)
             for k, p in enumerate(powers):
@@ -111,11 +113,23 @@ def multipoles(
     return total
 
 
+def gauss_hermite(count: int) -> tuple[Array, Array]:
+    """Nodes and weights for the average over exp(-x²), numpy's improved by Newton's method."""
+    start, _ = np.polynomial.hermite.hermgauss(count)
+    nodes = start.astype(np.longdouble)
+    one, two = (np.eye(count + 1, dtype=np.longdouble)[k] for k in (count, count - 1))
+    for _ in range(3):
+        slope = 2 * count * np.polynomial.hermite.hermval(nodes, two)
+        nodes = nodes - np.polynomial.hermite.hermval(nodes, one) / slope
+    lower = np.polynomial.hermite.hermval(nodes, two)
+    return nodes, 2 ** (count - 1) * factorial(count) / (count * lower) ** 2
+
+
 def harmonic(powers: tuple[int, int, int], points: Array, surface: float | None) -> Array:
     """Maxwell-Cartesian harmonic at some points, solid or divided by r^n with r constant."""
     order = sum(powers)
     radius = np.linalg.norm(points, axis=-1) if surface is None else surface
-    value = np.zeros(points.shape[:-1])
+    value = np.zeros(points.shape[:-1], np.longdouble)
     for removed in product(*(range(p // 2 + 1) for p in powers)):
         m = sum(removed)
         factor = (-1) ** m * prod(range(2 * (order - m) - 1, 0, -2))

@@ -1,57 +1,20 @@
 from __future__ import annotations
 
 import json
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ase import Atoms
 from brute_force import brute_force
+from structures import DENSITIES, STRUCTURES
 
 from ampflow.digests import digest
 from ampflow.errors import DataError, OptionError
-from ampflow.fingerprints import GMP, Densities
+from ampflow.fingerprints import GMP, Densities, read_densities
 from ampflow.fingerprints.gmp import KERNEL_VERSION
-
-# Made up; the last has amplitudes that cancel, as fits of heavy atoms do.
-DENSITIES = Densities(
-    {
-        1: np.array([[0.4, 1.7], [0.9, 11.0]]),
-        8: np.array([[-16.0, 21.0], [13.0, 11.0], [4.7, 3.8], [0.4, 1.3]]),
-        78: np.array([[-2181.0, 4.4845], [2205.0, 4.4840], [1.4, 1.07]]),
-    }
-)
-SKEWED = [[3.1, 0.0, 0.0], [-1.2, 2.9, 0.3], [0.8, -0.9, 3.6]]
-
-
-def random_structure(atoms: int, cell: Any, pbc: Any, seed: int) -> Atoms:
-    """Atoms in and around a cell, none on top of another."""
-    random = np.random.default_rng(seed)
-    while True:
-        positions = random.uniform(-0.7, 1.7, (atoms, 3)) @ np.array(cell, dtype=float)
-        structure = Atoms(random.choice([1, 8, 78], atoms), positions, cell=cell, pbc=pbc)
-        apart = structure.get_all_distances(mic=any(structure.pbc))
-        if (apart + 9 * np.eye(atoms)).min() > 0.5:
-            return structure
-
-
-STRUCTURES = {
-    "molecule without a cell": Atoms("OH2", [[0, 0, 0], [0.76, 0.59, 0.1], [-0.76, 0.59, 0]]),
-    "far from the origin": Atoms("OH", [[100, -50, 3e3], [100.5, -50.3, 3000.8]]),
-    "skewed crystal": random_structure(3, SKEWED, True, 1),
-    "left-handed cell": random_structure(3, SKEWED[::-1], True, 2),
-    "one atom, many images": Atoms(
-        "Pt", cell=[[0, 1.9, 1.9], [1.9, 0, 1.9], [1.9, 1.9, 0]], pbc=True
-    ),
-    "slab, vector along c missing": Atoms(
-        "PtOH", [[0, 0, 0], [0.3, 0.2, 1.9], [0.5, 0.9, 2.5]], cell=[3, 3.2, 0], pbc=[1, 1, 0]
-    ),
-    "slab along a, skewed": random_structure(3, SKEWED, [False, True, True], 3),
-    "wire along b": random_structure(3, SKEWED, [False, True, False], 4),
-    "atoms on cell faces": Atoms(
-        "OPtH", [[0, 1.1, 0.3], [-1e-9, 2.4, 1.5], [1.2, 3, -1e-17]], cell=[3, 3, 3.3], pbc=True
-    ),
-}
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -195,6 +158,44 @@ def test_columns_follow_the_order_list() -> None:
         "order0-group1-sigma0.5 order2-group1-sigma0.5 order2-group2-sigma0.5"
     )
     assert group.num_features == 6
+
+
+@pytest.mark.parametrize("kind", ["solid", "surface", "group"])
+def test_amplitudes_that_cancel(kind: str, shared: Path) -> None:
+    # AMPTorch's platinum, whose amplitudes of 2,200 are nearly each other's negative, is as exact.
+    densities = read_densities(shared / "data" / "gmp_densities").subset([78])
+    assert np.abs(densities.of(78)[:, 0]).max() > 2000
+    options: dict[str, Any] = {
+        "sigmas": [0.02, 0.4, 4.4],
+        "orders": [0, 1, 2, 3],
+        "cutoff": 5.0,
+        "normalize": "group" if kind == "group" else "order",
+        "harmonics": "solid" if kind == "solid" else "surface",
+        "square": False,
+    }
+    atoms = Atoms("Pt3", [[0, 0, 0], [2.5, 0.3, 0], [0.4, 2.3, 1.1]], cell=[5, 0, 0], pbc=[1, 0, 0])
+    ours = GMP(densities=densities, **options).compute(atoms)
+    assert_exact(ours, brute_force(atoms, densities.gaussians, **options))
+
+
+def test_5000_atoms() -> None:
+    # The same values in a large structure: each atom's are those of the cluster around it.
+    random = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in (25, 20, 10)]), -1).reshape(-1, 3)
+    positions = 1.8 * grid + random.uniform(-0.3, 0.3, grid.shape)
+    cell, pbc = [[45, 0, 0], [9, 36, 0], [0, 0, 18]], [True, True, False]
+    atoms = Atoms(random.choice([1, 8, 78], 5000), positions, cell=cell, pbc=pbc)
+    descriptor = GMP([0.5, 1.5], [0, 1, 2], 4.0, densities=DENSITIES)
+    features = descriptor.compute(atoms)
+    scale = np.abs(features).max(axis=0)
+    for i in [0, 4999, *random.integers(0, 5000, 5)]:
+        cluster = Atoms(atoms.numbers[[i]], [[0.0, 0.0, 0.0]])
+        for a, b in product((-1, 0, 1), repeat=2):
+            away = positions + a * np.array(cell[0]) + b * np.array(cell[1]) - positions[i]
+            near = np.linalg.norm(away, axis=1) < 4.0
+            near[i] &= bool(a or b)
+            cluster += Atoms(atoms.numbers[near], away[near])
+        assert (np.abs(features[i] - descriptor.compute(cluster)[0]) < 1e-12 * scale).all()
 
 
 def test_lonely_atom() -> None:

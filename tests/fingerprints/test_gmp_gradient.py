@@ -7,17 +7,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 from numpy.typing import NDArray
+from structures import DENSITIES, STRUCTURES
 
 from ampflow.errors import DataError, OptionError
-from ampflow.fingerprints import GMP, Densities, read_densities
+from ampflow.fingerprints import GMP, read_densities
 
-DENSITIES = Densities(
-    {
-        1: np.array([[0.4, 1.7], [0.9, 11.0]]),
-        8: np.array([[-16.0, 21.0], [13.0, 11.0], [4.7, 3.8], [0.4, 1.3]]),
-        78: np.array([[-2181.0, 4.4845], [2205.0, 4.4840], [1.4, 1.07]]),
-    }
-)
 CELL = np.array([[3.1, 0.0, 0.0], [-1.2, 2.9, 0.3], [0.8, -0.9, 3.6]])
 KINDS: dict[str, dict[str, Any]] = {
     "solid": {},
@@ -98,6 +92,37 @@ def test_strain(kind: str) -> None:
 def moved(atoms: Atoms, by: Any, stretch: NDArray[np.float64]) -> Atoms:
     cell = atoms.cell.array @ stretch.T
     return Atoms(atoms.numbers, (atoms.positions + by) @ stretch.T, cell=cell, pbc=atoms.pbc)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("kind", ["solid", "surface", "group"])
+def test_every_kind_of_structure(name: str, kind: str) -> None:
+    # Along any displacement of atoms and strain, both derivatives are what a small step shows.
+    atoms = STRUCTURES[name]
+    descriptor = make(
+        orders=[0, 1, 2, 4],
+        normalize="group" if kind == "group" else "order",
+        harmonics="solid" if kind == "solid" else "surface",
+        square=True,  # roots have kinks where atoms sit on symmetric sites
+        switch_width=1.0,  # atoms may be at the cutoff
+    )
+    random = np.random.default_rng(1)
+    by, strain = random.normal(size=atoms.positions.shape), random.normal(size=(3, 3))
+    origin = atoms.copy()
+    origin.positions -= atoms.positions.mean(axis=0)  # a step is small far away, too
+    features = descriptor.compute(origin)
+    weights = random.normal(size=features.shape) / np.abs(features).max()
+    gradient, pulled = descriptor.vjp(origin, weights)
+    ahead, behind = (
+        descriptor.compute(moved(origin, t * by, np.eye(3) + t * strain)) for t in (1e-5, -1e-5)
+    )
+    expected = np.sum(weights * (ahead - behind)) / 2e-5
+    scale = np.abs(gradient * by).sum() + np.abs(pulled * strain).sum()
+    assert np.sum(gradient * by) + np.sum(pulled * strain) == pytest.approx(
+        expected, abs=1e-7 * scale
+    )
+    product = descriptor.jacobian(origin).T @ weights.ravel()
+    np.testing.assert_allclose(product, gradient.ravel(), atol=1e-12 * scale)
 
 
 @pytest.mark.parametrize(
