@@ -43,7 +43,12 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(prefect_home: Path) -> dict[str, str]:
     """What a user's shell would have, with no Prefect server running."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")}
-    return kept | {"PREFECT_HOME": str(prefect_home), "COLUMNS": "200", "NO_COLOR": "1"}
+    own = {
+        "PREFECT_HOME": str(prefect_home),
+        "XDG_CONFIG_HOME": str(prefect_home / "config"),
+        "XDG_STATE_HOME": str(prefect_home / "state"),
+    }
+    return kept | own | {"COLUMNS": "200", "NO_COLOR": "1"}
 
 
 @pytest.fixture(scope="session")

@@ -44,10 +44,6 @@ def status(name: RunArgument = "") -> None:
 
     With a run's name: all about that one, and the end of its log.
     """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from ampflow.runs import list_runs
 
     runs, states = list_runs(), _states()
@@ -57,10 +53,13 @@ def status(name: RunArgument = "") -> None:
     if not runs:
         typer.echo("No runs yet.")
         return
-    table = Table("run", "state", "how far", "cluster", "job", "results", box=box.SIMPLE_HEAD)
     for run in runs[:_SHOWN]:
-        table.add_row(run.name, states[run.name], run.note(), run.cluster, run.job, run.out)
-    Console().print(table)
+        where = f" on {run.cluster}" if run.cluster else ""
+        job = f", job {run.job}" if run.job else ""
+        typer.secho(run.name, bold=True, nl=False)
+        typer.echo(f"  {states[run.name]}{where}{job}  {run.out}")
+        if run.note():
+            typer.echo(f"    {run.note()}")
 
 
 def stop(name: RunArgument = "") -> None:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ampflow.cli.options import DataOption, FileArgument, OutOption, SetOption, read_experiment
+from ampflow.cli.options import (
+    ClusterOption,
+    DataOption,
+    FileArgument,
+    OutOption,
+    SetOption,
+    WorkersOption,
+    read_experiment,
+)
 
 if TYPE_CHECKING:
     from ampflow.experiment import Experiment
@@ -25,9 +33,11 @@ def fingerprint(
     data: DataOption = None,
     out: OutOption = None,
     overrides: SetOption = None,
+    cluster: ClusterOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Read and check the structures and compute their fingerprints."""
-    path = _flow("fingerprint", read_experiment(file, data, out, overrides))
+    path = _flow("fingerprint", read_experiment(file, data, out, overrides, cluster, workers))
     typer.echo(f"Fingerprints: {path}")
 
 
@@ -51,11 +61,13 @@ def tune(
     data: DataOption = None,
     out: OutOption = None,
     overrides: SetOption = None,
+    cluster: ClusterOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Search the hyperparameters; the study keeps every trial, and goes on when run again."""
     from ampflow.cli.display import show_trials
 
-    show_trials(_flow("tune", read_experiment(file, data, out, overrides)))
+    show_trials(_flow("tune", read_experiment(file, data, out, overrides, cluster, workers)))
 
 
 def train(
@@ -89,8 +101,10 @@ def _flow(name: str, experiment: Experiment) -> Any:
     """Run one of the flows that are named like their command."""
     from ampflow.cli.display import step_bars
     from ampflow.cli.engine import prefect_engine
+    from ampflow.clusters.machine import refuse_heavy_work
 
-    with step_bars() as bars, prefect_engine(bars):
+    refuse_heavy_work(experiment.cluster, f"ampflow {name}")
+    with step_bars() as bars, prefect_engine(bars, experiment.cluster):
         import flows
 
         return getattr(flows, name)(experiment)

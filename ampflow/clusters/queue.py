@@ -106,7 +106,7 @@ def _pbs_jobs() -> list[QueuedJob]:
 
 def _parse(listing: str) -> Iterable[QueuedJob]:
     """Read the output of `qstat -f`: a paragraph a job, long values go on in the next line."""
-    joined = re.sub(r"\n\s+(?!\S+ = )", "", listing)
+    joined = re.sub(r"\n[ \t]++(?!\S+ = )", "", listing)
     for paragraph in re.split(r"(?m)^Job Id:\s*", joined)[1:]:
         number, _, rest = paragraph.partition("\n")
         field: dict[str, str] = dict(re.findall(r"(?m)^\s*(\S+) = (.*)$", rest))
