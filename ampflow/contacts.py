@@ -35,13 +35,12 @@ def nearest_pair(
     periodic = cell * pbc[:, None]
     inverse = np.linalg.pinv(periodic)
     contiguous = np.ascontiguousarray(positions, dtype=np.float64)
-    squared, i, j = called(_nearest, contiguous, periodic, inverse)
+    squared, i, j = called(_nearest, contiguous, contiguous @ inverse, periodic)
     return float(np.sqrt(squared)), int(i), int(j)
 
 
 @entry
-def _nearest(positions, cell, inverse):  # type: ignore[no-untyped-def]
-    fractional = positions @ inverse
+def _nearest(positions, fractional, cell):  # type: ignore[no-untyped-def]
     best, first, second = np.inf, -1, -1
     for i in range(len(positions)):
         for j in range(i):
