@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from ampflow.errors import DataError, OptionError
 from ampflow.files import atomic_path
 from ampflow.images import Rejected
+from ampflow.potential.ensemble import Ensemble
 from ampflow.potential.model import Potential
 from ampflow.progress import Progress, silent
 from ampflow.reading import count_images, read_atoms
@@ -40,6 +41,8 @@ class Prediction:
         eV.
     forces
         (atoms, 3) eV/Å, or None if they were not asked for.
+    half_width
+        eV: half of the energy's interval, from an ensemble; None from a single potential.
     """
 
     file: Path
@@ -47,6 +50,7 @@ class Prediction:
     atoms: Atoms
     energy: float
     forces: NDArray[np.float64] | None
+    half_width: float | None = None
 
 
 class Errors(BaseModel):
@@ -70,7 +74,11 @@ class Errors(BaseModel):
 
 
 def predict(
-    potential: Potential, files: list[Path], *, forces: bool = False, progress: Progress = silent
+    potential: Potential | Ensemble,
+    files: list[Path],
+    *,
+    forces: bool = False,
+    progress: Progress = silent,
 ) -> Iterator[Prediction]:
     """Predict the structures of `files`, one at a time.
 
@@ -95,25 +103,32 @@ def _read(files: list[Path]) -> Iterator[tuple[Path, int, Atoms]]:
 
 
 def _predict(
-    potential: Potential, file: Path, index: int, atoms: Atoms, forces: bool
+    potential: Potential | Ensemble, file: Path, index: int, atoms: Atoms, forces: bool
 ) -> Prediction:
     try:
-        if not forces:
+        if isinstance(potential, Potential) and not forces:
             energy = float(potential.predict([atoms])[0])
             return Prediction(file, index, atoms, energy, None)
         found = potential.evaluate(atoms)
-        return Prediction(file, index, atoms, float(found.energies.sum()), found.forces)
+        energy = float(found.energies.sum())
+        kept = found.forces if forces else None
+        return Prediction(file, index, atoms, energy, kept, found.half_width)
     except DataError as error:
         raise DataError(f"{file}, structure {index}: {error.what}", error.hint) from error
 
 
 def table(predictions: Iterable[Prediction]) -> pd.DataFrame:
-    """Return one row a structure: file, index, formula, atoms, predicted energy in eV."""
+    """Return one row a structure: file, index, formula, atoms, predicted energy in eV.
+
+    An ensemble's have half of the interval as well.
+    """
+    columns = ["file", "index", "formula", "atoms", "predicted_ev", "half_width_ev"]
     rows = [
-        (str(p.file), p.index, p.atoms.get_chemical_formula(), len(p.atoms), p.energy)
+        (str(p.file), p.index, p.atoms.get_chemical_formula(), len(p.atoms), p.energy, p.half_width)
         for p in predictions
     ]
-    return pd.DataFrame(rows, columns=["file", "index", "formula", "atoms", "predicted_ev"])
+    found = pd.DataFrame(rows, columns=columns)
+    return found.drop(columns="half_width_ev") if found["half_width_ev"].isna().all() else found
 
 
 def check_output(path: Path, forces: bool) -> None:
@@ -159,7 +174,9 @@ def _labelled(prediction: Prediction) -> Atoms:
     return atoms
 
 
-def evaluate(potential: Potential, files: list[Path], progress: Progress = silent) -> Errors:
+def evaluate(
+    potential: Potential | Ensemble, files: list[Path], progress: Progress = silent
+) -> Errors:
     """Compare predictions with the energies, and where there are any the forces, of `files`.
 
     Raises

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ampflow.cli.options import DataOption, FileArgument, OutOption, SetOption, read_experiment
+
 if TYPE_CHECKING:
     from ampflow.prediction import Errors
 
 __all__ = ["register"]
 
 ModelArgument = Annotated[
-    Path, typer.Argument(help="Folder of the potential: `model` in the results of a run.")
+    Path,
+    typer.Argument(help="Folder of a potential: `model`, or `ensemble`, in the results of a run."),
 ]
 FilesArgument = Annotated[
     list[str],
@@ -26,6 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command()(predict)
     app.command()(evaluate)
+    app.command()(ensemble)
 
 
 def predict(
@@ -51,14 +55,14 @@ def predict(
     from ampflow import prediction
     from ampflow.cli.display import step_bars
     from ampflow.errors import OptionError
-    from ampflow.potential.model import Potential
+    from ampflow.potential.ensemble import load_any
     from ampflow.reading import expand_files
 
     if out is not None:
         prediction.check_output(out, forces)
     elif forces:
         raise OptionError("--forces needs a file for them", "--out predictions.extxyz")
-    potential, paths = Potential.load(model), expand_files(files)
+    potential, paths = load_any(model), expand_files(files)
     with step_bars() as bars:
         found = prediction.predict(potential, paths, forces=forces, progress=bars("Predict"))
         if out is not None:
@@ -79,11 +83,11 @@ def evaluate(
     Example: `ampflow evaluate results/model holdout.traj`.
     """
     from ampflow.cli.display import step_bars
-    from ampflow.potential.model import Potential
+    from ampflow.potential.ensemble import load_any
     from ampflow.prediction import evaluate as measure
     from ampflow.reading import expand_files
 
-    potential, paths = Potential.load(model), expand_files(files)
+    potential, paths = load_any(model), expand_files(files)
     with step_bars() as bars:
         errors = measure(potential, paths, bars("Evaluate"))
     typer.echo(errors.model_dump_json(indent=2)) if as_json else _show(errors)
@@ -104,3 +108,38 @@ def _show(errors: Errors) -> None:
             mae, rmse = (f"{getattr(errors, unit.format(kind)):.4g}" for kind in ("mae", "rmse"))
             table.add_row(name, mae, rmse, f"{count:,}")
     Console().print(table)
+
+
+def ensemble(
+    file: FileArgument = None,
+    data: DataOption = None,
+    out: OutOption = None,
+    overrides: SetOption = None,
+    members: Annotated[
+        int, typer.Option("--members", help="How many of the best trials.", min=2)
+    ] = 5,
+    level: Annotated[
+        float,
+        typer.Option(
+            "--level", help="Share of energies that intervals are to hold.", min=0.01, max=0.99
+        ),
+    ] = 0.9,
+) -> None:
+    """Join the study's best trials into one potential with intervals of its energies.
+
+    The search runs first if need be. Intervals are calibrated on validation and judged on test.
+    """
+    from ampflow.cli.steps import run_flow
+    from ampflow.committee import make_committee
+    from ampflow.layout import Layout
+
+    experiment = read_experiment(file, data, out, overrides)
+    made = make_committee(run_flow("tune", experiment), members, level)
+    folder = Layout.of(experiment).out / "ensemble"
+    made.ensemble.save(folder)
+    figures = made.figures
+    typer.echo(
+        f"Test, {figures.structures} structures: MAE {figures.mae_ev:.4g} eV (best member "
+        f"{figures.best_member_mae_ev:.4g} eV); intervals of {level:.0%}, on average ± "
+        f"{figures.half_width_ev:.4g} eV, hold {figures.coverage:.1%}\nEnsemble: {folder}"
+    )

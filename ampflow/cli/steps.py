@@ -19,7 +19,7 @@ from ampflow.cli.options import (
 if TYPE_CHECKING:
     from ampflow.experiment import Experiment
 
-__all__ = ["register"]
+__all__ = ["register", "run_flow"]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def fingerprint(
     workers: WorkersOption = None,
 ) -> None:
     """Read and check the structures and compute their fingerprints."""
-    path = _flow("fingerprint", read_experiment(file, data, out, overrides, cluster, workers))
+    path = run_flow("fingerprint", read_experiment(file, data, out, overrides, cluster, workers))
     typer.echo(f"Fingerprints: {path}")
 
 
@@ -50,7 +50,7 @@ def split(
     """Divide the structures into train, validation and test."""
     from ampflow.splits import PARTS, Splits
 
-    path = _flow("split", read_experiment(file, data, out, overrides))
+    path = run_flow("split", read_experiment(file, data, out, overrides))
     parts = Splits.read(path)
     sizes = ", ".join(f"{len(getattr(parts, part))} {part}" for part in PARTS)
     typer.echo(f"Split: {sizes} structures ({path})")
@@ -67,7 +67,7 @@ def tune(
     """Search the hyperparameters; the study keeps every trial, and goes on when run again."""
     from ampflow.cli.display import show_trials
 
-    show_trials(_flow("tune", read_experiment(file, data, out, overrides, cluster, workers)))
+    show_trials(run_flow("tune", read_experiment(file, data, out, overrides, cluster, workers)))
 
 
 def train(
@@ -82,7 +82,7 @@ def train(
     """
     from ampflow.cli.display import show_results
 
-    show_results(_flow("train", read_experiment(file, data, out, overrides)))
+    show_results(run_flow("train", read_experiment(file, data, out, overrides)))
 
 
 def report(
@@ -94,10 +94,10 @@ def report(
     """Write the report of the study as it is now, without new trials."""
     from ampflow.cli.display import show_results
 
-    show_results(_flow("report", read_experiment(file, data, out, overrides)))
+    show_results(run_flow("report", read_experiment(file, data, out, overrides)))
 
 
-def _flow(name: str, experiment: Experiment) -> Any:
+def run_flow(name: str, experiment: Experiment) -> Any:
     """Run one of the flows that are named like their command."""
     from ampflow.cli.display import step_bars
     from ampflow.cli.engine import prefect_engine

@@ -12,6 +12,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
+from ampflow.potential.ensemble import Ensemble, load_any
 from ampflow.potential.model import Potential
 
 __all__ = ["AmpflowCalculator", "load"]
@@ -26,12 +27,13 @@ class AmpflowCalculator(Calculator):
     Parameters
     ----------
     potential
-        A trained potential.
+        A trained potential, or an ensemble: then the results have `energy_uncertainty` as well,
+        half of the interval that the energy lies in (eV).
     """
 
     implemented_properties = ["energy", "energies", "free_energy", "forces", "stress"]  # noqa: RUF012  # as ASE has it
 
-    def __init__(self, potential: Potential, **options: Any) -> None:
+    def __init__(self, potential: Potential | Ensemble, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
         self.potential = potential
         self._warned = False
@@ -59,8 +61,10 @@ class AmpflowCalculator(Calculator):
         if wanted & {"forces", "stress"}:
             self._warn_of_jumps()
             self._differentiate(self.atoms)
-        else:
+        elif isinstance(self.potential, Potential):
             self._keep(self.potential.atomic(self.atoms))
+        else:
+            self._differentiate(self.atoms)
 
     def _keep(self, energies: NDArray[np.float64]) -> None:
         energy = float(energies.sum())
@@ -70,6 +74,8 @@ class AmpflowCalculator(Calculator):
         found = self.potential.evaluate(atoms)
         self._keep(found.energies)
         self.results["forces"] = found.forces
+        if found.half_width is not None:
+            self.results["energy_uncertainty"] = found.half_width
         if atoms.cell.rank == 3:
             stress = (found.strain + found.strain.T) / (2 * atoms.get_volume())
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
@@ -87,11 +93,11 @@ class AmpflowCalculator(Calculator):
 
 
 def load(path: str | Path) -> AmpflowCalculator:
-    """Return the potential saved in folder `path` as an ASE calculator.
+    """Return the potential, or ensemble, saved in folder `path` as an ASE calculator.
 
     Raises
     ------
     StorageError
         If there is none, it is damaged, or was written by a newer ampflow.
     """
-    return AmpflowCalculator(Potential.load(Path(path)))
+    return AmpflowCalculator(load_any(Path(path)))

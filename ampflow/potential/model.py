@@ -50,11 +50,14 @@ class Evaluation:
     strain
         (3, 3) eV: derivative of the energy by a strain of positions and cell; divided by the
         volume it is the stress.
+    half_width
+        eV: half of the interval that the energy lies in; None where a single potential speaks.
     """
 
     energies: NDArray[np.float64]
     forces: NDArray[np.float64]
     strain: NDArray[np.float64]
+    half_width: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Potential:
         DataError
             If an element was not in the train part.
         """
-        return self.fit.atomic(self._dataset([atoms]))
+        return self.fit.atomic(self.dataset([atoms]))
 
     def evaluate(self, atoms: Atoms) -> Evaluation:
         """Return energies, forces and the derivative by strain of one structure.
@@ -106,7 +109,7 @@ class Potential:
         DataError
             If an element was not in the train part.
         """
-        dataset = self._dataset([atoms])
+        dataset = self.dataset([atoms])
         energies = self.fit.atomic(dataset)
         gradient, strain = self.fingerprints.vjp(atoms, self.fit.slopes(dataset))
         return Evaluation(energies, -gradient, strain)
@@ -119,9 +122,16 @@ class Potential:
         DataError
             If an element was not in the train part.
         """
-        return self.fit.predict(self._dataset(list(structures)))
+        return self.fit.predict(self.dataset(list(structures)))
 
-    def _dataset(self, structures: Sequence[Atoms]) -> Dataset:
+    def dataset(self, structures: Sequence[Atoms]) -> Dataset:
+        """Compute the fingerprints of some structures; their energies are NaN.
+
+        Raises
+        ------
+        DataError
+            If an element was not in the train part.
+        """
         sizes = [len(atoms) for atoms in structures]
         numbers = [atoms.numbers for atoms in structures]
         bare = Dataset(
