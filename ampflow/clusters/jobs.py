@@ -94,7 +94,8 @@ def open_cluster(profile: Profile, name: str, folder: Path) -> JobQueueCluster:
         name=name,
         protocol="tls://",
         security=_security(folder),
-        scheduler_options={"dashboard_address": ":0"},
+        # The pages would be open to all, and Prefect has its own.
+        scheduler_options={"dashboard": False, "dashboard_address": ":0"},
         **_options(profile, name, folder),
     )
 
