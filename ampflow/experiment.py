@@ -369,6 +369,13 @@ class Tuning(_Section):
         "hours",
         gt=0,
     )
+    gpu_hours: float | None = _option(
+        None,
+        "End the study after its trainings have had a GPU this long, all runs and workers "
+        "together; trainings on the CPU count nothing. Omit it for no limit.",
+        "hours",
+        gt=0,
+    )
     sampler: Literal["tpe", "random", "cmaes", "gp", "qmc", "grid"] = _option(
         "tpe", "How the next hyperparameters are chosen."
     )

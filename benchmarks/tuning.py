@@ -200,19 +200,23 @@ def process(spec: StudySpec, names: list[str], seconds: float, ready: Any, resul
     results.put((sum(trainer.slept), latencies))
 
 
-def workers(kinds: list[str], counts: list[int], seconds: float, rounds: int) -> None:
+def workers(kinds: list[str], counts: list[int], seconds: float, rounds: int, sampler: str) -> None:
     """Print how well so many workers are used."""
-    print(f"{seconds:g} s a trial, 10 reports each, {rounds} trials a worker, TPE")
+    print(f"{seconds:g} s a trial, 10 reports each, {rounds} trials a worker, {sampler}")
     print("| storage | workers | trials/s | utilisation | a call: median, p95 (ms) |")
     print("|---|---|---|---|---|")
     for kind in kinds:
         with tempfile.TemporaryDirectory() as name, served(kind, Path(name)) as url:
             for count in counts:
-                print(f"| {kind} | {row(Path(name), url, count, seconds, rounds)} |", flush=True)
+                print(
+                    f"| {kind} | {row(Path(name), url, count, seconds, rounds, sampler)} |",
+                    flush=True,
+                )
 
 
-def row(folder: Path, url: str, count: int, seconds: float, rounds: int) -> str:
-    spec = make_spec(folder, url, 10, f"w{count}", trials=count * rounds, pruner="none")
+def row(folder: Path, url: str, count: int, seconds: float, rounds: int, sampler: str) -> str:
+    tuning = {"trials": count * rounds, "pruner": "none", "sampler": sampler}
+    spec = make_spec(folder, url, 10, f"w{count}", **tuning)
     prepare_study(spec)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["servers", "ampflow.tuning.worker", "ampflow.tuning.cmaes"])
@@ -248,12 +252,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 16, 50, 100, 200])
     parser.add_argument("--seconds", type=float, default=5.0, help="of a trial")
     parser.add_argument("--rounds", type=int, default=3, help="trials a worker")
+    parser.add_argument("--sampler", default="random", help="others think longer")
     options = parser.parse_args()
     kinds = options.storage or STORAGES
     if options.what == "overhead":
         overhead(kinds, options.trials, options.epochs)
     else:
-        workers(kinds, options.workers, options.seconds, options.rounds)
+        workers(kinds, options.workers, options.seconds, options.rounds, options.sampler)
 
 
 if __name__ == "__main__":

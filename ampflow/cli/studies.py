@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="The studies of an experiment's cache: list, show, copy or delete them.",
+    help="The studies of an experiment's cache: list, show, copy, replay or delete them.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -116,6 +116,25 @@ def copy(
     study = _find(name, cache, storage)
     trials = copy_study(study.name, cache, storage, to="" if to == "journal" else to)
     typer.echo(f"Copied {study.name} with {trials} trials, and compared all of them.")
+
+
+@app.command()
+def replay(
+    name: Annotated[str, typer.Argument(help="The study, or the beginning of its name.")],
+    cache: CacheOption = _CACHE,
+    storage: StorageOption = "",
+) -> None:
+    """Propose the hyperparameters of every trial again, from what its sampler saw, and compare."""
+    from ampflow.tuning.replay import replay_study
+
+    found = replay_study(_find(name, cache, storage).name, cache, storage)
+    typer.echo(f"{len(found.agree)} trials are proposed the same again.")
+    if found.unknown:
+        typer.echo(f"{len(found.unknown)} do not say what their sampler saw.")
+    for number, (before, now) in found.differ.items():
+        typer.echo(f"Trial {number} differs: was {before}, is {now}")
+    if found.differ:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -7,6 +7,7 @@ budget has numbers.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Collection, Iterator
@@ -21,6 +22,7 @@ from ampflow.tuning.leases import Lease, Leases
 
 __all__ = ["Claim", "Claims"]
 
+_SCAN = 1.0  # seconds between two looks at the leases of all trials, while there are new ones
 _LONGEST_PAUSE = 0.5  # seconds between two looks at a trial that somebody else is creating
 
 
@@ -58,6 +60,7 @@ class Claims:
         # Optuna's public interface has no way to choose a trial: hence its storage, here.
         self._study, self._storage = study, study._storage
         self._leases, self._budget = leases, budget
+        self._scanned = -math.inf  # when all leases were looked at
 
     def next(self, skip: Collection[int] = ()) -> Claim | None:
         """Claim a trial, other than those in `skip`; None if there is none to claim.
@@ -70,9 +73,14 @@ class Claims:
         pause = 0.002
         while True:
             trials = self._study.get_trials(deepcopy=False)
-            if claim := self._begun(trials, skip):
-                return claim
-            if len(trials) >= self._budget:
+            is_full = len(trials) >= self._budget
+            # With hundreds of workers, a look at the lease of each before every trial would
+            # cost more than all else.
+            if is_full or time.monotonic() - self._scanned > _SCAN:
+                if claim := self._begun(trials, skip):
+                    return claim
+                self._scanned = time.monotonic()
+            if is_full:
                 return None
             if claim := self._new(len(trials)):
                 return claim

@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -132,17 +132,20 @@ class Lease:
 
 
 @contextmanager
-def keep_alive(*leases: Lease) -> Iterator[None]:
-    """Give signs of life for `leases` meanwhile."""
+def keep_alive(*leases: Lease, beat: Callable[[], None] | None = None) -> Iterator[None]:
+    """Give signs of life for `leases` meanwhile, and call `beat` with each."""
     over = threading.Event()
 
-    def beat() -> None:
+    def give_signs() -> None:
         while not over.wait(_BEAT):
             for lease in leases:
                 with suppress(OSError):  # the holder looks for itself whether it is still there
                     os.utime(lease.path)
+            if beat is not None:
+                with suppress(OSError):
+                    beat()
 
-    thread = threading.Thread(target=beat, name="ampflow leases", daemon=True)
+    thread = threading.Thread(target=give_signs, name="ampflow leases", daemon=True)
     thread.start()
     try:
         yield

@@ -16,9 +16,9 @@ __all__ = ["MARGIN", "Ended", "Limits", "job_end", "job_margin"]
 MARGIN = 60.0
 """Seconds before the end of its job at which a worker is done with everything."""
 
-Ended = Literal["done", "stopped", "deadline", "job over"]
+Ended = Literal["done", "stopped", "deadline", "job over", "gpu hours"]
 """Why a worker ended: no trial is left to claim; it was asked to stop; the run's time is used
-up; the job that it runs in ends soon."""
+up; the job that it runs in ends soon; the study's GPU time is used up."""
 
 
 def job_end() -> float | None:

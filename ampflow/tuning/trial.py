@@ -11,9 +11,12 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import TrialState
 
+from ampflow.experiment import Training
 from ampflow.tuning.claims import Claim
+from ampflow.tuning.gpu_time import GpuTime, Meter
 from ampflow.tuning.leases import Lease, Leases, keep_alive
 from ampflow.tuning.limits import Ended, Limits
+from ampflow.tuning.replay import SEEN, as_seen, frozen, what_is_seen
 from ampflow.tuning.results import (
     CHECKPOINT,
     END,
@@ -110,6 +113,8 @@ class TrialRun:
         Leases on the folders of trainings.
     limits
         Asked after every epoch but the last.
+    gpu
+        The study's time on GPUs.
     """
 
     def __init__(
@@ -121,9 +126,11 @@ class TrialRun:
         objective: Objective,
         folders: Leases,
         limits: Limits,
+        gpu: GpuTime,
     ) -> None:
         self._spec, self._claim, self._worker, self._limits = spec, claim, worker, limits
-        self._objective, self._folders = objective, folders
+        self._objective, self._folders, self._gpu = objective, folders, gpu
+        self._meter: Meter | None = None  # of a training on a GPU
         self._trial = optuna.Trial(reopen_study(spec, study, claim.number), claim.trial_id)
         self._steps = set() if claim.is_new else self._reported()
         self._leases: tuple[Lease, ...] = (claim.lease,)
@@ -144,8 +151,7 @@ class TrialRun:
         LeaseLost
             If somebody else took the trial over.
         """
-        options = suggest(self._trial, self._spec.tuning.space, self._spec.training)
-        self._options = options
+        options = self._options = self._propose()
         folder = trial_folder(self._spec, options)
         try:
             result = read_result(folder) or self._train(folder)
@@ -153,6 +159,22 @@ class TrialRun:
             assert self._report is not None
             return self._report
         return self._settle(result)
+
+    def _propose(self) -> Training:
+        """Ask the sampler, unless it was asked before, and keep what it saw."""
+        space = self._spec.tuning.space
+        if len(self._trial.params) < len(space):
+            study, number = self._trial.study, self._claim.number
+            trials = study.get_trials(deepcopy=False)
+            seen = self._trial.user_attrs.get(SEEN)
+            if seen is None:
+                seen = what_is_seen(trials, number)
+                self._trial.set_user_attr(SEEN, seen)
+            # One who was killed between two hyperparameters is proposed the same again.
+            seen_then = frozen(study, as_seen(trials, seen, number))
+            suggest(optuna.Trial(seen_then, self._claim.trial_id), space, self._spec.training)
+            self._trial = optuna.Trial(study, self._claim.trial_id)
+        return suggest(self._trial, space, self._spec.training)
 
     def fail(self, reason: str) -> TrialReport:
         """Tell that the trial failed, for a reason that lies outside its hyperparameters."""
@@ -164,9 +186,16 @@ class TrialRun:
             raise Busy
         self._leases = (self._claim.lease, lease)
         try:
-            with keep_alive(*self._leases):
+            if self._options.device == "cuda":
+                self._meter = self._gpu.meter(self._claim.lease)
+                if not self._meter.allows():
+                    raise Stopped("gpu hours")
+            beat = self._meter.write if self._meter else None
+            with keep_alive(*self._leases, beat=beat):
                 return read_result(folder) or self._result(folder)
         finally:
+            if self._meter is not None:
+                self._meter.close()
             lease.finish()
 
     def _result(self, folder: Path) -> Result:
@@ -189,7 +218,10 @@ class TrialRun:
         self._note(epoch)
         if epoch.number < self._options.epochs:
             # An epoch that a batch job's end cuts off is lost: expect the next to be a long one.
-            why = self._limits.before_epoch(max(self._seconds.values()))
+            longest = max(self._seconds.values())
+            why = self._limits.before_epoch(longest)
+            if why is None and self._meter is not None and not self._meter.allows(longest):
+                why = "gpu hours"
             if why is not None:
                 raise Stopped(why)
 
@@ -257,6 +289,8 @@ class TrialRun:
         # One attribute and the end itself: a database takes milliseconds for each.
         told = {name: getattr(report, name) for name in _TOLD}
         told = {name: value for name, value in told.items() if value not in ("", None)}
+        if self._meter is not None:
+            told["gpu_seconds"] = round(self._meter.total, 3)
         self._trial.set_user_attr(END, told | {"at": time.time()})
         values = None if report.value is None else [report.value]
         self._trial.storage.set_trial_state_values(self._claim.trial_id, state, values)

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ampflow.errors import AmpflowError
 from ampflow.tuning.claims import Claim, Claims
+from ampflow.tuning.gpu_time import GpuTime
 from ampflow.tuning.leases import GRACE, LeaseLost, Leases
 from ampflow.tuning.limits import MARGIN, Ended, Limits
 from ampflow.tuning.results import Objective
@@ -141,7 +142,10 @@ class _Loop:
         self._spec, self._worker, self._objective, self._limits = spec, worker, objective, limits
         self._study = prepare_study(spec)
         folder = claims_folder(spec.cache, spec.name)
-        self._claims = Claims(self._study, Leases(folder, worker, grace), budget(spec.tuning))
+        leases = Leases(folder, worker, grace)
+        self._claims = Claims(self._study, leases, budget(spec.tuning))
+        hours = spec.tuning.gpu_hours
+        self._gpu = GpuTime(self._study, leases, folder, None if hours is None else 3600 * hours)
         self._folders = Leases(folder.with_name("trials"), worker, grace)
         self._failures: list[str] = []  # reasons, one after the other
         self._summary = WorkerSummary(worker)
@@ -160,6 +164,7 @@ class _Loop:
                 time.sleep(_POLL)
             else:
                 self._claims.tidy()
+                self._gpu.tidy()
                 break
         self._summary.seconds = time.monotonic() - start
         return self._summary
@@ -167,6 +172,8 @@ class _Loop:
     def _is_over(self) -> bool:
         if self._summary.ended == "done":
             self._summary.ended = self._limits.before_trial() or "done"
+        if self._summary.ended == "done" and self._gpu.is_used_up():
+            self._summary.ended = "gpu hours"
         return self._summary.ended != "done"
 
     def _work(self, claim: Claim, busy: set[int]) -> TrialReport | None:
@@ -189,19 +196,15 @@ class _Loop:
             claim.lease.release()
             raise
         claim.lease.finish()
+        self._gpu.forget(claim.lease.key)
         self._count(report)
         return report
 
     def _end(self, claim: Claim) -> TrialReport:
         run = TrialRun(
-            self._spec,
-            self._study,
-            claim,
-            self._worker,
-            self._objective,
-            self._folders,
-            self._limits,
-        )
+            self._spec, self._study, claim, self._worker,
+            self._objective, self._folders, self._limits, self._gpu,
+        )  # fmt: skip
         try:
             report = run.run()
         except _NOT_THE_TRIALS:

@@ -5,11 +5,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from ase import Atoms
 from fake_trainer import FakeTrainer
 from servers import NotInstalled, mysql_server, postgresql_server
 
+from ampflow.digests import digest
 from ampflow.experiment import Choices, Range, Training, Tuning
+from ampflow.images import Image
+from ampflow.splits import Splits
+from ampflow.tuning.objective import Potentials
 from ampflow.tuning.study import StudySpec
 
 SPACE = {
@@ -44,6 +50,23 @@ def make_spec(tmp_path: Path) -> Any:
 @pytest.fixture
 def trainer(tmp_path: Path) -> FakeTrainer:
     return FakeTrainer(tmp_path / "diary")
+
+
+@pytest.fixture
+def potentials(tmp_path: Path, write_store: Any) -> Potentials:
+    """Potentials on 24 structures of hydrogen and oxygen with random fingerprints."""
+    random = np.random.default_rng(0)
+    images, fingerprints = [], []
+    for index in range(24):
+        atoms = Atoms("H" * (1 + index % 3) + "O" * (1 + index % 2))
+        rows = random.normal(size=(len(atoms), 4))
+        energy = -3.0 * len(atoms) + float(np.sin(rows[:, 0]).sum())
+        images.append(Image(atoms, energy, None, Path("/x"), index, digest(index)))
+        fingerprints.append(rows)
+    write_store(tmp_path / "store", images, fingerprints)
+    parts = np.split(np.arange(24), [16, 20])
+    Splits(*parts).write(tmp_path / "split.json")
+    return Potentials(tmp_path / "store", tmp_path / "split.json")
 
 
 @pytest.fixture(scope="session")

@@ -3,36 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from ase import Atoms
 
-from ampflow.digests import digest
 from ampflow.experiment import Choices, Training
-from ampflow.images import Image
-from ampflow.splits import Splits
 from ampflow.tuning.objective import Potentials
 from ampflow.tuning.results import CHECKPOINT, TrainingFailed, trial_folder
 from ampflow.tuning.study import best_training, open_study
 from ampflow.tuning.worker import run_worker
-
-
-@pytest.fixture
-def potentials(tmp_path: Path, write_store: Any) -> Potentials:
-    """Potentials on 24 structures of hydrogen and oxygen with random fingerprints."""
-    random = np.random.default_rng(0)
-    images, fingerprints = [], []
-    for index in range(24):
-        atoms = Atoms("H" * (1 + index % 3) + "O" * (1 + index % 2))
-        rows = random.normal(size=(len(atoms), 4))
-        energy = -3.0 * len(atoms) + float(np.sin(rows[:, 0]).sum())
-        images.append(Image(atoms, energy, None, Path("/x"), index, digest(index)))
-        fingerprints.append(rows)
-    write_store(tmp_path / "store", images, fingerprints)
-    parts = np.split(np.arange(24), [16, 20])
-    Splits(*parts).write(tmp_path / "split.json")
-    return Potentials(tmp_path / "store", tmp_path / "split.json")
-
 
 OPTIONS = Training(num_layers=1, num_nodes=4, epochs=6, batch_size=8)
 

@@ -9,20 +9,28 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
+from random import Random
 from typing import Any
 
+import pandas as pd
 import pytest
 from fake_trainer import FakeTrainer
 from optuna.trial import TrialState
 
-from ampflow.experiment import Choices
+from ampflow.experiment import Choices, Range, Training
+from ampflow.potential.training import Epoch, Trained
+from ampflow.tuning.objective import Potentials
 from ampflow.tuning.study import StudySpec, open_study, prepare_study, trial_table
 from ampflow.tuning.worker import run_worker
 
 # Each a process of its own, forked from one that imported the library and did nothing else.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["fake_trainer", "ampflow.tuning.worker"])
+processes.set_forkserver_preload(
+    ["fake_trainer", "ampflow.tuning.objective", "ampflow.tuning.worker"]
+)
 
 
 def work(spec: StudySpec, worker: str, trainer: FakeTrainer, options: dict[str, Any]) -> None:
@@ -160,3 +168,73 @@ def test_chaos(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
     assert list((spec.cache / "claims" / spec.name).iterdir()) == []
     if not storage:
         assert times_told(spec) == Counter(range(40))
+
+
+class Counted(Potentials):
+    """Real trainings, slowed down, with a diary of their epochs."""
+
+    def __init__(self, spec: StudySpec, diary: Path, pause: float) -> None:
+        super().__init__(spec.store, spec.split)
+        self.diary, self._pause = diary, pause
+
+    def train(
+        self, options: Training, seed: int, *, checkpoint: Path, on_epoch: Callable[[Epoch], None]
+    ) -> Trained:
+        def counted(epoch: Epoch) -> None:
+            time.sleep(self._pause)
+            with self.diary.open("a") as stream:
+                stream.write(f"{os.getpid()} {checkpoint.parent.name} {epoch.number}\n")
+            on_epoch(epoch)
+
+        return super().train(options, seed, checkpoint=checkpoint, on_epoch=counted)
+
+
+def with_checkpoints(spec: StudySpec, epochs: int) -> StudySpec:
+    training = spec.training.model_copy(update={"checkpoint_epochs": epochs})
+    spec = dataclasses.replace(spec, training=training)
+    spec.__dict__["trainer_version"] = 0
+    return spec
+
+
+# Real trainings in real processes, killed at random 20 times: the trials are those of a study
+# that was never killed, with the same results; none is lost, none told twice, and of each kill
+# no more than the epochs since the last checkpoint are trained again.
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["journal", "postgresql"], indirect=True)
+def test_killed_at_random(
+    make_spec: Any, potentials: Potentials, tmp_path: Path, storage: str
+) -> None:
+    pause, epochs, trials = 0.03, 40, 36
+    space = {"lr": Range(low=1e-3, high=1e-2), "num_nodes": Range(low=2, high=8)}
+    options = {"trials": trials, "epochs": epochs, "sampler": "qmc", "space": space}
+    whole = with_checkpoints(make_spec("whole", **options), 4)
+    run_worker(whole, "w", objective=potentials)
+    spec = with_checkpoints(make_spec("killed", storage=storage, **options), 4)
+    prepare_study(spec)
+    counted, names = Counted(spec, tmp_path / "diary", pause), (f"w{n}" for n in range(1000))
+    counted.diary.touch()
+    random = Random(4)
+    workers = [start(spec, next(names), counted, wait=True) for _ in range(2)]
+    for kill in range(20):
+        victim = workers[kill % 2]
+        while f"{victim.pid} " not in counted.diary.read_text():  # it has to load kernels first
+            assert victim.is_alive(), "the study is too short for 20 kills"
+            time.sleep(0.01)
+        time.sleep(random.uniform(0.0, 0.8))
+        victim.kill()
+        victim.join()
+        workers[kill % 2] = start(spec, next(names), counted, wait=True)
+    for process in workers:
+        process.join()
+    lines = counted.diary.read_text().splitlines()
+    trained = Counter(line.partition(" ")[2] for line in lines)
+    assert len(trained) == trials * epochs
+    assert 0 < trained.total() - len(trained) <= 20 * 4
+    found, expected = (
+        trial_table(open_study(s))[["number", "state", "value", "lr", "num_nodes", "epochs"]]
+        for s in (spec, whole)
+    )
+    pd.testing.assert_frame_equal(found, expected)
+    assert list((spec.cache / "claims" / spec.name).iterdir()) == []
+    if not storage:
+        assert times_told(spec) == Counter(range(trials))

@@ -1,0 +1,95 @@
+"""Time on GPUs, by a trainer that only says it has one: none is needed to count seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from fake_trainer import FakeTrainer
+from test_processes import start, wait_for_epochs
+
+from ampflow.experiment import Training
+from ampflow.tuning.gpu_time import GpuTime, used_seconds
+from ampflow.tuning.leases import Leases
+from ampflow.tuning.spec import claims_folder
+from ampflow.tuning.study import StudySpec, open_study, prepare_study, trial_table
+from ampflow.tuning.worker import run_worker
+
+
+def on_gpu(spec: StudySpec) -> StudySpec:
+    training = Training(epochs=spec.training.epochs, device="cuda")
+    spec = dataclasses.replace(spec, training=training)
+    spec.__dict__["trainer_version"] = 0
+    return spec
+
+
+def used(spec: StudySpec) -> float:
+    return used_seconds(open_study(spec), claims_folder(spec.cache, spec.name))
+
+
+# Several workers together stay within the budget, of all runs; a larger one lets them go on, and
+# no epoch is lost. What was used is known on every storage.
+def test_budget(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
+    options = {"trials": 4, "epochs": 50, "storage": storage}
+    spec = on_gpu(make_spec(gpu_hours=3 / 3600, **options))
+    prepare_study(spec)
+    slow = dataclasses.replace(trainer, delay=0.1)
+    began = time.monotonic()
+    workers = [start(spec, f"w{n}", slow) for n in range(2)]
+    for process in workers:
+        process.join()
+    assert 1 < used(spec) <= 3
+    trained = len(trainer.epochs())
+    assert 0.1 * trained < 3
+    summary = run_worker(spec, "next", objective=trainer)
+    assert (summary.complete, summary.ended) == (0, "gpu hours")
+    assert len(trainer.epochs()) == trained
+    more = on_gpu(make_spec(gpu_hours=1.0, **options))
+    assert run_worker(more, "more", objective=trainer).complete == 4
+    assert len(trainer.epochs()) == len(set(trainer.epochs())) == 200
+    assert 0.1 * trained <= used(spec) < 2 * (time.monotonic() - began)
+    assert list(claims_folder(spec.cache, spec.name).iterdir()) == []
+
+
+# A killed worker's seconds are counted, up to its last sign of life, and those it had reserved
+# are not.
+def test_killed_worker(make_spec: Any, trainer: FakeTrainer) -> None:
+    spec = on_gpu(make_spec(trials=1, epochs=200, gpu_hours=1.0))
+    study = prepare_study(spec)
+    process = start(spec, "first", dataclasses.replace(trainer, delay=0.1))
+    wait_for_epochs(trainer, 60)
+    folder = claims_folder(spec.cache, spec.name)
+    assert used(spec) >= 60  # with what is reserved
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    assert 0.1 * len(trainer.epochs()) - 5.5 < used_seconds(study, folder) < 59
+
+
+# Of two that reserve at once neither goes beyond the budget, and what one gives back is free.
+def test_reservations(make_spec: Any, tmp_path: Path) -> None:
+    study = prepare_study(make_spec())
+    leases = Leases(tmp_path / "leases", "a")
+    claims = [leases.claim(key) for key in "01"]
+    gpu = GpuTime(study, leases, tmp_path / "leases", 100.0)
+    one, two = (gpu.meter(lease) for lease in claims if lease)
+    assert one.allows(10)
+    assert not two.allows(50)
+    assert two.allows(30)
+    assert 89 < gpu.committed() <= 100
+    two.close()
+    assert gpu.committed() < 61
+    claims[0].release()  # type: ignore[union-attr]
+    assert gpu.committed() < 1
+
+
+# The CPU's seconds count nothing.
+def test_cpu(make_spec: Any, trainer: FakeTrainer) -> None:
+    spec = make_spec(trials=2, gpu_hours=6 / 3600)
+    slow = dataclasses.replace(trainer, delay=0.05)
+    assert run_worker(spec, "w", objective=slow).complete == 2
+    assert used(spec) == 0
+    assert len(trial_table(open_study(spec))) == 2
