@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class Processes:
             threads_per_worker=1,
             memory_limit=0,  # a worker that Dask restarts for its memory loses its trial's time
             dashboard_address="127.0.0.1:0",
-            silence_logs="error",
+            silence_logs=logging.ERROR,
         )
 
     @property
