@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import shutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from ampflow.children import release_child, start_child
 from ampflow.clusters.jobs import open_cluster, read_log, stop_file
 from ampflow.clusters.profile import Profile
 from ampflow.clusters.queue import PREFIX, QueuedJob, QueueError, cancel_jobs, queued_jobs
-from ampflow.errors import AmpflowError
+from ampflow.clusters.reaper import sign, sweep
+from ampflow.errors import AmpflowError, OptionError
+from ampflow.files import explain_os_error
 
 __all__ = ["Fleet", "FleetError"]
 
@@ -53,13 +57,22 @@ class Fleet:
     ------
     StorageError
         If the folder cannot be written.
+    OptionError
+        If it is not in the folder that the profile says is shared.
     """
 
     def __init__(self, profile: Profile, folder: Path) -> None:
+        _check_shared(profile, folder)
+        with suppress(QueueError):  # submission will say what is wrong
+            sweep(folder)
         self.name = PREFIX + secrets.token_hex(3)
         self._profile = profile
         self._folder = folder / self.name
-        self._folder.mkdir(parents=True, mode=0o700)  # it will hold a private key
+        try:
+            self._folder.mkdir(parents=True, mode=0o700)  # it will hold a private key
+            sign(self._folder)
+        except OSError as error:
+            raise explain_os_error(error, self._folder) from error
         self._reaper = start_child("ampflow.clusters.reaper", self.name, self._folder)
         self._cluster = open_cluster(profile, self.name, self._folder)
         self._target = 0
@@ -216,6 +229,15 @@ class Fleet:
                     cluster.worker_spec.pop(name, None)
                     cluster.workers.pop(name, None)
             self._failed(_said(error))
+
+
+def _check_shared(profile: Profile, folder: Path) -> None:
+    shared = profile.shared and Path(os.path.expandvars(profile.shared)).expanduser().resolve()
+    if shared and not folder.resolve().is_relative_to(shared):
+        raise OptionError(
+            f"{folder} is not in {shared}, the folder that all nodes of the cluster see",
+            "--out with a folder inside",
+        )
 
 
 def _job_of(worker: Any) -> str:

@@ -129,8 +129,6 @@ def _ask(
 
             yield ask(_connects)
             yield ask(_sees, seen, token)
-            if profile.shared:
-                yield _is_shared(folder, profile.shared)
             yield ask(_stores, storage, folder / f".ampflow-check-{token}.log")
             yield ask(_reaches, prefect)
             yield ask(_has_gpus, profile.gpus)
@@ -158,14 +156,6 @@ def _sees(file: Path, token: str) -> Finding:
     return Finding(
         "sees the shared folder", False, f"{file.parent} is another folder there, or absent",
         "--folder with one that all nodes see",
-    )  # fmt: skip
-
-
-def _is_shared(folder: Path, shared: str) -> Finding:
-    inside = folder.resolve().is_relative_to(Path(os.path.expandvars(shared)).resolve())
-    return Finding(
-        "folder is in the profile's shared one", inside, f"{folder} in {shared}",
-        "" if inside else "--folder with one inside",
     )  # fmt: skip
 
 
