@@ -11,7 +11,7 @@ import copy
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.storages import BaseStorage
@@ -28,7 +28,7 @@ __all__ = ["SEEN", "Replay", "as_seen", "frozen", "replay_study", "what_is_seen"
 SEEN = "seen"
 """Name of the user attribute that says what a trial's sampler saw."""
 
-_UNASKED = -1  # a running trial whose sampler has not answered yet
+_UNASKED = -1  # a running trial without hyperparameters, and without notes of its sampler
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,24 @@ class Replay:
 def what_is_seen(trials: Sequence[FrozenTrial], own: int) -> list[Any]:
     """Describe `trials`, in a few numbers, to who proposes hyperparameters for trial `own`."""
     running = {
-        str(trial.number): len(trial.params) if trial.system_attrs or trial.params else _UNASKED
+        str(trial.number): _progress(trial)
         for trial in trials
         if trial.number != own and not trial.state.is_finished()
     }
     return [len(trials), running]
+
+
+def _progress(trial: FrozenTrial) -> int:
+    """Return how many hyperparameters a running trial has: n, or -1 - n without notes.
+
+    A database reads the two one after the other, so that either may be there without the other.
+    """
+    return len(trial.params) if _notes(trial) else -1 - len(trial.params)
+
+
+def _notes(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what the trial's sampler noted; pruners note their rungs."""
+    return {key: note for key, note in trial.system_attrs.items() if "rung" not in key}
 
 
 def as_seen(trials: Sequence[FrozenTrial], seen: list[Any], own: int) -> list[FrozenTrial]:
@@ -70,18 +83,16 @@ def as_seen(trials: Sequence[FrozenTrial], seen: list[Any], own: int) -> list[Fr
     ]
 
 
-def _unfinished(trial: FrozenTrial, params: int) -> FrozenTrial:
-    """Return a trial as it was with its first so many hyperparameters, which come by name."""
+def _unfinished(trial: FrozenTrial, progress: int) -> FrozenTrial:
+    """Return a trial as it was at that `progress`; hyperparameters come by name."""
     earlier = copy.copy(trial)
     earlier.state, earlier.values = TrialState.RUNNING, None
     earlier.datetime_complete = None
-    names = sorted(trial.params)[: max(params, 0)]
+    names = sorted(trial.params)[: progress if progress >= 0 else -1 - progress]
     earlier.params = {name: trial.params[name] for name in names}
     earlier._distributions = {name: trial.distributions[name] for name in names}
-    # Of what is told later nothing is kept; what the sampler noted, it noted first.
     earlier.intermediate_values, earlier.user_attrs = {}, {}
-    notes = trial.system_attrs if params != _UNASKED else {}
-    earlier.system_attrs = {key: note for key, note in notes.items() if "rung" not in key}
+    earlier.system_attrs = _notes(trial) if progress >= 0 else {}
     return earlier
 
 
@@ -126,10 +137,9 @@ def frozen(study: optuna.Study, trials: list[FrozenTrial]) -> optuna.Study:
 
 
 def _study_on(storage: _Frozen, study: optuna.Study) -> optuna.Study:
-    standing: Any = storage  # optuna asks no more of a storage than it uses
-    return optuna.load_study(
-        study_name=study.study_name, storage=standing, sampler=study.sampler, pruner=study.pruner
-    )
+    standing = copy.copy(study)  # opening it again would ask the database again
+    standing._storage = cast("BaseStorage", storage)
+    return standing
 
 
 def replay_study(name: str, cache: Path, storage: str = "") -> Replay:

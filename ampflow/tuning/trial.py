@@ -171,9 +171,11 @@ class TrialRun:
                 seen = what_is_seen(trials, number)
                 self._trial.set_user_attr(SEEN, seen)
             # One who was killed between two hyperparameters is proposed the same again.
-            seen_then = frozen(study, as_seen(trials, seen, number))
-            suggest(optuna.Trial(seen_then, self._claim.trial_id), space, self._spec.training)
-            self._trial = optuna.Trial(study, self._claim.trial_id)
+            self._trial.study = frozen(study, as_seen(trials, seen, number))
+            try:
+                return suggest(self._trial, space, self._spec.training)
+            finally:
+                self._trial.study = study  # pruning is by all that there is
         return suggest(self._trial, space, self._spec.training)
 
     def fail(self, reason: str) -> TrialReport:
