@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
 
 from ampflow.digests import digest
@@ -180,8 +181,7 @@ def _computer(
 
     def compute(rows: NDArray[np.int64]) -> list[NDArray[np.float64]]:
         found = []
-        for row in rows.tolist():
-            (atoms,) = atoms_of(structures, row, row + 1)
+        for row, atoms in _atoms(structures, rows.tolist()):
             try:
                 found.append(descriptor.compute(atoms)[:, theirs])
             except DataError as error:
@@ -189,3 +189,15 @@ def _computer(
         return found
 
     return compute
+
+
+def _atoms(structures: Part, rows: list[int]) -> Iterator[tuple[int, Atoms]]:
+    """Read structures, together where they lie close to each other."""
+    begin, end = rows[0], rows[-1] + 1
+    if end - begin > 2 * len(rows):
+        for row in rows:
+            yield row, atoms_of(structures, row, row + 1)[0]
+    else:
+        near = atoms_of(structures, begin, end)
+        for row in rows:
+            yield row, near[row - begin]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ampflow.columns import fingerprint_shard, fingerprints_name
 from ampflow.digests import digest
+from ampflow.errors import StorageError
 from ampflow.experiment import Data, Fingerprints, Spaced
 from ampflow.fingerprints import GMP
 from ampflow.fingerprints.densities import read_densities
@@ -27,6 +28,7 @@ __all__ = [
     "find_source",
     "fingerprint",
     "make_descriptor",
+    "make_store",
     "store_path",
     "structures_digest",
 ]
@@ -83,11 +85,14 @@ class MadeShard:
         How many can be used, and how many cannot.
     copied
         How many of them had their fingerprints already.
+    seconds
+        How long it took.
     """
 
     structures: int
     rejected: int
     copied: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ class StoreJob:
         def half(count: int) -> None:
             tick(count / 2)  # the other half is to be fingerprinted
 
+        start = time.monotonic()
         path = self.structures(shard).path
         read = read_shard(self.source, shard, self.checks, path, half)
         rejected = rejected_of(read, shard, self.source)
@@ -148,7 +154,16 @@ class StoreJob:
 
         half(len(rejected))
         copied = fingerprint_shard(read, self.descriptor, path, threads, half, name_of)
-        return MadeShard(len(read), len(rejected), copied)
+        return MadeShard(len(read), len(rejected), copied, time.monotonic() - start)
+
+    def is_made(self, shard: Shard) -> bool:
+        """Tell whether the parts of a shard are there, without looking at each byte."""
+        structures = self.structures(shard)
+        try:
+            name = fingerprints_name(self.descriptor, structures)
+            return len(Part(fingerprints_path(self.path, name))) == len(structures)
+        except StorageError:
+            return False
 
     def structures(self, shard: Shard) -> Part:
         """Return the part of a shard's structures, whether it is there or not."""
@@ -195,29 +210,48 @@ def fingerprint(
     progress: Progress = silent,
     threads: int = 0,
 ) -> FingerprintStore:
-    """Return the store at `path`, which is made unless it exists.
+    """Return the store at `path`, which is made unless it exists; see `make_store`."""
+    if is_whole(path):
+        return FingerprintStore(path)
+    return make_store(StoreJob(source, data, descriptor, path), progress, threads)
 
-    What a run that was killed had finished, shard by shard, is not done again; nor what other
-    stores of the same folder have.
+
+def make_store(
+    job: StoreJob,
+    progress: Progress = silent,
+    threads: int = 0,
+    made: Mapping[Shard, MadeShard] | None = None,
+) -> FingerprintStore:
+    """Make a store here, shard by shard.
+
+    What a run that was killed had finished is not done again; nor what other stores of the same
+    folder have.
 
     Parameters
     ----------
     threads
         That compute at the same time; 0: one a core.
+    made
+        Shards that were made elsewhere.
 
     Raises
     ------
     DataError
         If a structure cannot be used and `data.on_bad` is "error", or none can be used.
     StorageError
-        If the store cannot be written.
+        If a file cannot be read, or the store not be written.
     """
-    if is_whole(path):
-        return FingerprintStore(path)
     start = time.monotonic()
-    job = StoreJob(source, data, descriptor, path)
-    shards = source.shards()
+    shards = job.source.shards()
     pace = Pace(progress, count_structures(shards), "structures")
     threads = threads or len(os.sched_getaffinity(0))
-    made = [job.make(shard, threads, pace.advance) for shard in shards]
-    return job.join(shards, made, time.monotonic() - start)
+    finished = []
+    for shard in shards:
+        found = (made or {}).get(shard)
+        if found is None:
+            found = job.make(shard, threads, pace.advance)
+        else:
+            pace.advance(found.structures + found.rejected)
+        finished.append(found)
+    seconds = sum(shard.seconds for shard in (made or {}).values()) + time.monotonic() - start
+    return job.join(shards, finished, seconds)

@@ -89,7 +89,7 @@ def check_image(
     )
     if reason:
         return Rejected(file, index, reason)
-    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    bare = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     cell = np.asarray(bare.cell, dtype=np.float64)
     return Image(
         bare,

@@ -11,6 +11,7 @@ final name and renamed; they are mapped into memory to be read, and read in runs
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from functools import cached_property
@@ -90,7 +91,7 @@ def _row_checksums(arrays: Arrays, offsets: NDArray[np.int64]) -> NDArray[np.uin
     starts = offsets - offsets[0]
     for name in sorted(arrays):
         array = arrays[name]
-        per_entry = array.dtype.itemsize * int(np.prod(array.shape[1:]))
+        per_entry = array.dtype.itemsize * math.prod(array.shape[1:])
         ends = np.arange(count + 1) if name.startswith("row.") else starts
         edges = (ends * per_entry).tolist()
         view = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -15,6 +15,7 @@ from typing import Any
 import ase
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ampflow.digests import digest
@@ -144,15 +145,14 @@ def _forces(image: Image) -> NDArray[np.float64]:
 
 
 def _formulas(images: list[Image]) -> list[str]:
-    """Return the chemical formula of each structure; ASE is slow, so each is asked for once."""
-    known: dict[bytes, str] = {}
-    formulas = []
-    for image in images:
-        composition = np.bincount(image.atoms.numbers).tobytes()
-        if composition not in known:
-            known[composition] = image.atoms.get_chemical_formula()
-        formulas.append(known[composition])
-    return formulas
+    """Return chemical formulas in Hill's order, as ASE's, which takes 0.1 ms for one."""
+    return [_formula(np.bincount(image.atoms.numbers)) for image in images]
+
+
+def _formula(counts: NDArray[np.int64]) -> str:
+    count = {chemical_symbols[z]: int(counts[z]) for z in np.flatnonzero(counts)}
+    order = sorted(count, key=lambda symbol: (symbol not in ("C", "H"), symbol))
+    return "".join(f"{symbol}{count[symbol] if count[symbol] > 1 else ''}" for symbol in order)
 
 
 def rejected_of(part: Part, shard: Shard, source: Source) -> list[Rejected]:
@@ -169,8 +169,8 @@ def atoms_of(part: Part, start: int, stop: int) -> list[Atoms]:
     edges = part.offsets[start : stop + 1] - part.offsets[start]
     return [
         Atoms(
-            record["numbers"][a:b],
-            record["positions"][a:b],
+            numbers=record["numbers"][a:b],  # not as symbols: ASE would look at each
+            positions=record["positions"][a:b],
             cell=record["cell"][row],
             pbc=record["pbc"][row],
         )

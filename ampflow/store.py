@@ -133,7 +133,10 @@ class FingerprintStore:
         part, row = self.place(index)
         record = self.parts[part][0].read(row, row + 1)
         atoms = Atoms(
-            record["numbers"], record["positions"], cell=record["cell"][0], pbc=record["pbc"][0]
+            numbers=record["numbers"],
+            positions=record["positions"],
+            cell=record["cell"][0],
+            pbc=record["pbc"][0],
         )
         return Image(
             atoms,
@@ -176,6 +179,11 @@ class FingerprintStore:
     def place(self, index: int) -> tuple[int, int]:
         """Return the shard that a structure is in, and its row there."""
         return int(self._rows["parts"][index]), int(self._rows["rows"][index])
+
+    def find(self, part: int, row: int) -> int | None:
+        """Return the structure in a row of a shard; None where that is left out."""
+        found = np.flatnonzero((self._rows["parts"] == part) & (self._rows["rows"] == row))
+        return int(found[0]) if len(found) else None
 
     def _runs(
         self, chosen: NDArray[np.int64]

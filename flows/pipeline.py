@@ -8,9 +8,9 @@ from prefect import flow
 
 from ampflow.experiment import Experiment
 from ampflow.tuning.spec import study_spec
+from flows.fingerprint import fingerprint_structures
 from flows.tune import search
 from flows.workers import worker_pool
-from tasks.fingerprints import fingerprint_structures
 from tasks.report import write_report
 from tasks.splits import split_structures
 from tasks.tuning import best_options

@@ -6,8 +6,8 @@ from prefect import flow
 
 from ampflow.experiment import Experiment
 from ampflow.tuning.spec import StudySpec, study_spec
+from flows.fingerprint import fingerprint_structures
 from flows.workers import current_pool, worker_pool
-from tasks.fingerprints import fingerprint_structures
 from tasks.leases import keep_working
 from tasks.splits import split_structures
 from tasks.tuning import deadline_of, follow_study, prepare, worker_names

@@ -65,13 +65,13 @@ def served(environment: dict[str, str]) -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def write_store() -> Callable[..., Path]:
-    """Write a store of given structures and fingerprints, in shards of `each` structures."""
+    """Write a store of given structures and fingerprints, in shards of five structures."""
 
     def write(
-        path: Path, images: list[Image], fingerprints: list[np.ndarray], each: int = 5
+        path: Path, images: list[Image], fingerprints: list[np.ndarray], **header: object
     ) -> Path:
         source = Source([Path("/x/a.traj")], ["files"], ["0"], [(0, 0)])
-        shards = []
+        shards, each = [], 5
         for start in range(0, len(images), each):
             few = images[start : start + each]
             part = structures_path(path, f"{path.stem}-{start}")
@@ -83,7 +83,7 @@ def write_store() -> Callable[..., Path]:
             target = fingerprints_path(path, shards[-1].fingerprints)
             write_part(target, shards[-1].structures.offsets, rows, values, {"features": ["a"]})
         names = [f"f{column}" for column in range(fingerprints[0].shape[1])]
-        header = {"digest": path.stem, "features": names, "structures": "s"}
+        header = {"digest": path.stem, "features": names, "structures": "s"} | header
         join_shards(path, source, shards, GMP([1.0], [0], 3.0), header, skip=False)
         return path
 

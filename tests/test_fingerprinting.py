@@ -11,6 +11,7 @@ import ase.io
 import ase.io.trajectory
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ampflow.demo import make_demo_structures
@@ -332,3 +333,14 @@ def test_all_descriptors_have_the_same_split(tmp_path: Path, structures) -> None
     one, other = (make_store(tmp_path, data, sigmas=[sigma]) for sigma in (0.5, 0.6))
     assert one.header["structures"] == other.header["structures"]
     np.testing.assert_array_equal(one.index.geometries, other.index.geometries)
+
+
+def test_formulas_are_in_hills_order(tmp_path: Path) -> None:
+    # As ASE writes them.
+    names = ["H2O", "CH3OH", "CO2", "C6H6", "PtCO", "NaCl", "CuH", "C"]
+    molecules = [Atoms(name) for name in names]
+    for number, atoms in enumerate(molecules):
+        atoms.positions = [[2.0 * i, 0, 0] for i in range(len(atoms))]
+        atoms.calc = SinglePointCalculator(atoms, energy=-float(number))
+    store = make_store(tmp_path, write(tmp_path / "a.traj", molecules))
+    assert store.index.formulas == [atoms.get_chemical_formula() for atoms in molecules]

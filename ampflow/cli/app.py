@@ -14,7 +14,18 @@ from typing import Annotated, cast
 
 import typer
 
-from ampflow.cli import clusters, experiments, jobs, potentials, runs, server, steps, studies, ui
+from ampflow.cli import (
+    clusters,
+    experiments,
+    jobs,
+    potentials,
+    runs,
+    server,
+    steps,
+    store,
+    studies,
+    ui,
+)
 from ampflow.errors import AmpflowError
 
 __all__ = ["app", "main"]
@@ -39,6 +50,7 @@ app.add_typer(clusters.app, name="clusters")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(server.app, name="server")
 runs.register(app)
+app.add_typer(store.app, name="store")
 ui.register(app)
 
 

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from ampflow.digests import digest
+from ampflow.images import Image
+from ampflow.store import FingerprintStore
+
+
+@pytest.fixture
+def cache(tmp_path: Path, write_store) -> Path:
+    """A cache folder with one store of seven structures."""
+    images = [
+        Image(
+            bulk("Cu", a=3.5 + 0.01 * index), -float(index), None, Path("/x"), index, digest(index)
+        )
+        for index in range(7)
+    ]
+    fingerprints = [np.full((1, 2), float(index)) for index in range(7)]
+    path = tmp_path / "cache" / "stores" / "abc.safetensors"
+    write_store(path, images, fingerprints, seconds=1.5, reused=0)
+    return tmp_path / "cache"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("ampflow"), "store", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_info_and_columns(cache: Path) -> None:
+    # A store is found by its file, the beginning of its name, or as the only one.
+    for name in ([], ["ab"], [cache / "stores" / "abc.safetensors"]):
+        done = run("info", *name, "--cache", cache)
+        assert done.returncode == 0, done.stderr
+        assert "7 (0 left out)" in done.stdout
+        assert "2 shards" in done.stdout
+    done = run("columns", "--cache", cache)
+    assert [line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["f1"]] == [
+        ["f1", "0", "6", "3", "2"]
+    ]
+    assert run("info", "zz", "--cache", cache).returncode == 1
+
+
+def test_verify_has_an_exit_code(cache: Path) -> None:
+    # 0 if every byte is right; 1 if not, with file, record and structure.
+    assert run("verify", "--cache", cache).returncode == 0
+    part = FingerprintStore(cache / "stores" / "abc.safetensors").parts[0][1].path
+    content = bytearray(part.read_bytes())
+    content[content.index(np.full(2, 3.0).tobytes())] ^= 1
+    part.write_bytes(content)
+    done = run("verify", "--cache", cache)
+    assert done.returncode == 1
+    assert f"{part}: record 3, structure 3 of the store" in done.stdout
+
+
+def test_export(cache: Path, tmp_path: Path) -> None:
+    # The suffix says the format; an unknown one is refused.
+    done = run("export", tmp_path / "out.npz", "--cache", cache)
+    assert done.returncode == 0, done.stderr
+    assert len(np.load(tmp_path / "out.npz")["energies"]) == 7
+    assert run("export", tmp_path / "out.csv", "--cache", cache).returncode == 1
