@@ -5,6 +5,7 @@ import itertools
 import math
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from optuna.trial import TrialState
 
 from ampflow.errors import StorageError
 from ampflow.experiment import Choices, Range
+from ampflow.tuning import limits
 from ampflow.tuning.results import end_of
 from ampflow.tuning.study import StudySpec, open_study, prepare_study, study_summary, trial_table
 from ampflow.tuning.trial import is_reported
@@ -249,30 +251,34 @@ def test_deadline_begins_no_trial(make_spec: Any, trainer: FakeTrainer) -> None:
     assert open_study(spec).trials == []
 
 
-# A worker whose job ends lets go of its trial in time, also where an epoch takes long, and begins
-# none with no time for it. Whoever comes next goes on with the same trial, and no epoch is lost.
+@pytest.fixture
+def a_second_an_epoch(monkeypatch: pytest.MonkeyPatch, trainer: FakeTrainer) -> None:
+    """Have the clock, which begins at 1000, show how many epochs were trained."""
+    clock = SimpleNamespace(time=lambda: 1000.0 + len(trainer.epochs()))
+    monkeypatch.setattr(limits, "time", clock)
+
+
+# A worker whose job ends lets go of its trial a margin before, and begins none with no time for
+# it. Whoever comes next goes on with the same trial, and no epoch is lost.
+@pytest.mark.usefixtures("a_second_an_epoch")
 def test_job_over(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
     spec = make_spec(trials=2, epochs=40, storage=storage)
-    slow = dataclasses.replace(trainer, delay=0.05)
-    end = time.time() + 1.5
-    summary = run_worker(spec, "w", objective=slow, job_end=end, margin=0.2)
-    assert time.time() < end - 0.2
-    assert summary.ended == "job over"
-    assert summary.complete == summary.dropped == 0
+    summary = run_worker(spec, "w", objective=trainer, job_end=1010, margin=2)
+    assert len(trainer.epochs()) == 8
+    assert (summary.ended, summary.complete, summary.dropped) == ("job over", 0, 0)
     assert [trial.state for trial in open_study(spec).trials] == [TrialState.RUNNING]
-    summary = run_worker(spec, "w", objective=trainer, job_end=time.time() + 0.4, margin=0.2)
-    assert (summary.complete, summary.ended) == (0, "job over")
-    assert run_worker(spec, "x", objective=trainer, job_end=time.time() + 999).complete == 2
+    summary = run_worker(spec, "w", objective=trainer, job_end=1012, margin=2)
+    assert (len(trainer.epochs()), summary.ended) == (8, "job over")
+    assert run_worker(spec, "x", objective=trainer, job_end=9999).complete == 2
     assert len(trainer.epochs()) == len(set(trainer.epochs())) == 80
 
 
 # The time of a run is its own: what is not finished by then is left, with all its epochs.
+@pytest.mark.usefixtures("a_second_an_epoch")
 def test_deadline_leaves_the_trial(make_spec: Any, trainer: FakeTrainer) -> None:
     spec = make_spec(trials=1, epochs=40)
-    slow = dataclasses.replace(trainer, delay=0.05)
-    summary = run_worker(spec, "w", objective=slow, deadline=time.time() + 1)
-    assert (summary.complete, summary.ended) == (0, "deadline")
-    assert 0 < len(trainer.epochs()) < 40
+    summary = run_worker(spec, "w", objective=trainer, deadline=1010)
+    assert (len(trainer.epochs()), summary.complete, summary.ended) == (10, 0, "deadline")
     assert run_worker(spec, "w", objective=trainer).complete == 1
     assert len(trainer.epochs()) == len(set(trainer.epochs())) == 40
 
