@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 _LOOK = 0.2  # seconds between two looks at the workers
 _TROUBLES = 3  # for each worker, one after the other, before a run gives up
 
+_OTHERS_GO_ON = ("job over", "stopped")  # ends of a worker that are not those of the work
+
 Future = PrefectDaskFuture[Shift]
 
 
@@ -90,7 +92,7 @@ class _Crew:
             self._count(error)
             self._retire(getattr(error, "worker", ""))
             return False
-        if shift["ended"] == "done" or shift["ended"] == "deadline":
+        if shift["ended"] not in _OTHERS_GO_ON:
             return True
         self._retire(shift["address"])
         return False
