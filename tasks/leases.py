@@ -7,8 +7,10 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
+import httpx
 from distributed.scheduler import KilledWorker
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 from prefect.states import Crashed
 from prefect_dask.task_runners import PrefectDaskFuture
 
@@ -112,5 +114,10 @@ class _Crew:
 def _tell_prefect(future: Future) -> None:
     """Say in the UI that a worker was killed, which could not say so itself."""
     state: Any = Crashed(message="The worker was killed; another one goes on.")
-    with get_client(sync_client=True) as client:
-        client.set_task_run_state(future.task_run_id, state, force=True)
+    try:
+        with get_client(sync_client=True) as client:
+            client.set_task_run_state(future.task_run_id, state, force=True)
+    except (httpx.HTTPError, PrefectException) as error:
+        # A worker killed before it began is not known there; and a page that says less is no
+        # reason to end the search.
+        _log.warning("Prefect was not told of a killed worker: %s", error)

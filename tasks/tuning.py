@@ -27,6 +27,7 @@ from ampflow.tuning.study import (
     best_training,
     open_study,
     prepare_study,
+    require_study,
     study_summary,
     trial_table,
 )
@@ -78,6 +79,7 @@ class Shift(TypedDict):
 def work(spec: StudySpec, worker: str, deadline: float | None) -> Shift:
     """Train trials until none is left, the time is up or the job ends."""
     try:
+        require_study(spec)
         summary = run_worker(
             spec,
             worker,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -101,10 +102,16 @@ def run_flow(name: str, experiment: Experiment) -> Any:
     """Run one of the flows that are named like their command."""
     from ampflow.cli.display import step_bars
     from ampflow.cli.engine import prefect_engine
+    from ampflow.cli.runs import recorded
     from ampflow.clusters.machine import refuse_heavy_work
 
     refuse_heavy_work(experiment.cluster, f"ampflow {name}")
-    with step_bars() as bars, prefect_engine(bars, experiment.cluster):
+    with (
+        step_bars() as bars,
+        # `ampflow jobs` knows from the record where to look for what a job is training.
+        recorded(experiment, bars.lines) if experiment.cluster else nullcontext(),
+        prefect_engine(bars, experiment.cluster),
+    ):
         import flows
 
         return getattr(flows, name)(experiment)

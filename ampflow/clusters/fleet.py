@@ -17,6 +17,7 @@ from distributed.security import Security
 
 from ampflow.children import release_child, start_child
 from ampflow.clusters.jobs import open_cluster, read_log, stop_file
+from ampflow.clusters.machine import address_for_jobs
 from ampflow.clusters.profile import Profile
 from ampflow.clusters.queue import PREFIX, QueuedJob, QueueError, cancel_jobs, queued_jobs
 from ampflow.clusters.reaper import sign, sweep
@@ -58,11 +59,14 @@ class Fleet:
     StorageError
         If the folder cannot be written.
     OptionError
-        If it is not in the folder that the profile says is shared.
+        If it is not in the folder that the profile says is shared, or this machine does not have
+        the profile's interface.
     """
 
     def __init__(self, profile: Profile, folder: Path) -> None:
         _check_shared(profile, folder)
+        if profile.interface:
+            address_for_jobs(profile)  # says so here, if there is no such interface
         with suppress(QueueError):  # submission will say what is wrong
             sweep(folder)
         self.name = PREFIX + secrets.token_hex(3)

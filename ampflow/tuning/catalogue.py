@@ -28,6 +28,7 @@ __all__ = [
     "list_studies",
     "load_named",
     "refuse_if_held",
+    "study_exists",
     "study_progress",
     "study_summary",
     "trial_table",
@@ -125,6 +126,17 @@ def study_summary(spec: StudySpec, study: optuna.Study | None = None) -> StudySu
         if found is not None:
             return _summarise(found, spec.location)
     return StudySummary(spec.name, spec.location, spec.described, 0, 0, 0, 0, None, None, {})
+
+
+def study_exists(spec: StudySpec) -> bool:
+    """Tell whether a study was made; makes nothing.
+
+    Raises
+    ------
+    StorageError
+        If its storage cannot be read.
+    """
+    return _open(spec.name, spec.cache, spec.tuning.storage) is not None
 
 
 def study_progress(spec: StudySpec) -> int:

@@ -6,6 +6,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
+from ampflow.errors import StorageError
 from ampflow.experiment import Training
 from ampflow.tuning.catalogue import (
     HeldTrial,
@@ -13,6 +14,7 @@ from ampflow.tuning.catalogue import (
     delete_study,
     held_trials,
     list_studies,
+    study_exists,
     study_progress,
     study_summary,
     trial_table,
@@ -36,6 +38,7 @@ __all__ = [
     "open_study",
     "prepare_study",
     "reopen_study",
+    "require_study",
     "study_progress",
     "study_summary",
     "trial_table",
@@ -106,6 +109,27 @@ def prepare_study(spec: StudySpec) -> optuna.Study:
     with explain_storage_errors(str(spec.cache)):
         claims_folder(spec.cache, spec.name).mkdir(parents=True, exist_ok=True)
     return study
+
+
+def require_study(spec: StudySpec) -> None:
+    """See that a study that was made elsewhere is here too.
+
+    A worker that does not see the shared folder would find no study, make one of its own, and
+    train for nobody.
+
+    Raises
+    ------
+    StorageError
+        If it is not here, or cannot be looked for.
+    """
+    with explain_storage_errors(spec.location):
+        if not study_exists(spec):
+            raise StorageError(
+                f"{spec.location}: the study is not there, seen from here",
+                "do all machines see this folder, or reach this database? "
+                "`ampflow clusters check` tries it",
+                fleeting=True,  # a file system may show it later; another machine may see it
+            )
 
 
 def best_training(spec: StudySpec) -> Training | None:

@@ -1,0 +1,199 @@
+"""A user of a cluster: her shell, profiles, structures and results, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+from private_slurm import Slurm, wait_for
+
+from ampflow.tuning.catalogue import list_studies, trials_of
+from ampflow.tuning.objective import Potentials
+
+__all__ = ["SiteUser"]
+
+_PROFILE = {
+    "cores": 1,
+    "memory": "1 GB",
+    "interface": "lo",
+    "walltime": "00:30:00",
+    "maximum_jobs": 4,
+}
+_DIALECTS = {
+    "slurm": {"scheduler": "slurm", "queue": "pace-ice"},
+    "torque": {"scheduler": "torque", "queue": "pace-ice-gpu", "gpus": 1},
+}
+_TOLD, _ENDS = 6, (1, 2, 3)  # in Optuna's journal: a trial's state, and those that end it
+
+
+class SiteUser:
+    """Somebody who works in `cwd`, with results in `out` and a configuration of her own."""
+
+    def __init__(
+        self, slurm: Slurm, environment: Mapping[str, str], structures: Path, folder: Path
+    ) -> None:
+        self.slurm, self.structures = slurm, structures
+        self.cwd, self.out = folder / "cwd", folder / "out"
+        self.cwd.mkdir()
+        self.state = folder / "state"
+        self._profiles = folder / "config" / "ampflow" / "clusters"
+        own = {"XDG_CONFIG_HOME": str(folder / "config"), "XDG_STATE_HOME": str(self.state)}
+        self.environment = dict(environment) | slurm.environment | own
+        self._processes: list[subprocess.Popen[str]] = []
+        self._before = set(slurm.submitted())
+
+    def profile(self, name: str, dialect: str = "slurm", **options: object) -> str:
+        """Write a profile and return its name."""
+        self._profiles.mkdir(parents=True, exist_ok=True)
+        chosen = _PROFILE | _DIALECTS[dialect] | options
+        lines = [f"{key} = {json.dumps(value)}" for key, value in chosen.items()]
+        (self._profiles / f"{name}.toml").write_text("\n".join(lines))
+        return name
+
+    def tuning(
+        self, cluster: str, *, command: str = "tune", trials: int = 2, epochs: int = 5,
+        workers: int = 2, more: tuple[str, ...] = (),
+    ) -> list[str]:  # fmt: skip
+        """Return the arguments of a search on the cluster."""
+        options = {
+            "tuning.trials": trials, "training.epochs": epochs, "tuning.pruner": "none",
+            "training.checkpoint_seconds": 0.5, "tuning.sampler": "random",
+        }  # fmt: skip
+        settings = [word for key, value in options.items() for word in ("--set", f"{key}={value}")]
+        data = ["--data", str(self.structures), "--out", str(self.out)]
+        jobs = ["--cluster", cluster] if cluster else []
+        return [command, *data, *settings, *jobs, "--workers", str(workers), *more]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the command; what it says is read by `end`."""
+        log = (self.cwd.parent / f"said-{len(self._processes)}.log").open("w")
+        command = [str(Path(sys.executable).with_name("ampflow")), *arguments]
+        with log:
+            process = subprocess.Popen(
+                command, cwd=self.cwd, env=self.environment, text=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        self._processes.append(process)
+        process.log = Path(log.name)  # type: ignore[attr-defined]
+        return process
+
+    def end(self, process: subprocess.Popen[str]) -> tuple[int, str]:
+        """Wait for a command's end; return its exit code and what it said."""
+        code = process.wait(600)
+        return code, process.log.read_text()  # type: ignore[attr-defined]
+
+    def ampflow(self, *arguments: str, code: int = 0) -> str:
+        """Run the command, which ends with `code`, and return what it says."""
+        got, said = self.end(self.start(*arguments))
+        assert got == code, said
+        return said
+
+    def submitted(self) -> list[str]:
+        """Return the names of the jobs that this user's commands submitted."""
+        return [name for name in self.slurm.submitted() if name not in self._before]
+
+    def trials(self) -> pd.DataFrame:
+        """Return the table of the one study's trials."""
+        (study,) = list_studies(self.out / "cache")
+        return trials_of(study.name, self.out / "cache")
+
+    def endings(self) -> dict[int, int]:
+        """Return how often the end of each trial is told in the one study's journal."""
+        (journal,) = (self.out / "cache" / "studies").glob("*.log")
+        entries = [json.loads(line) for line in journal.read_text().splitlines()]
+        return Counter(
+            entry["trial_id"]
+            for entry in entries
+            if entry["op_code"] == _TOLD and entry.get("state") in _ENDS
+        )
+
+    def epochs(self) -> dict[str, list[float]]:
+        """Return the seconds of each epoch in each checkpoint, by the name of its folder.
+
+        They are never the same twice: a training that was continued has them, a repeated one has
+        others.
+        """
+        reader, cache = Potentials(Path(), Path()), self.out / "cache"
+        found = {}
+        for path in (cache / "trials").glob("*/checkpoint.safetensors"):
+            with suppress(OSError):
+                found[path.parent.name] = [epoch.seconds for epoch in reader.done(path)]
+        return {name: seconds for name, seconds in found.items() if seconds}
+
+    def results(self) -> dict[str, list[float]]:
+        """Return the seconds of each epoch of each finished training."""
+        paths = (self.out / "cache" / "trials").glob("*/result.json")
+        return {path.parent.name: json.loads(path.read_text())["seconds"] for path in paths}
+
+    def wait_for_training(
+        self, run: subprocess.Popen[str], trials: int = 1
+    ) -> dict[str, list[float]]:
+        """Wait until so many trials are in training and have checkpoints; return their epochs."""
+
+        def under_way() -> bool:
+            assert run.poll() is None, self.end(run)[1]
+            return len(self.epochs().keys() - self.results().keys()) >= trials
+
+        wait_for(f"{trials} trainings under way", under_way)
+        return self.epochs()
+
+    def check_study(self, trials: int, epochs: int) -> None:
+        """See that each trial was trained to its end, and told once."""
+        table = self.trials()
+        assert list(table["number"]) == list(range(trials))
+        assert set(table["state"]) == {"complete"}
+        assert list(table["epochs"]) == [epochs] * trials
+        assert self.endings() == dict.fromkeys(range(trials), 1)
+        assert [len(seconds) for seconds in self.results().values()] == [epochs] * trials
+
+    def check_continued(self, before: Mapping[str, list[float]]) -> None:
+        """See that trainings went on from the epochs they had, instead of beginning again."""
+        assert before
+        results = self.results()
+        for name, seconds in before.items():
+            assert results[name][: len(seconds)] == seconds
+
+    def check_nothing_left(self) -> None:
+        """See that no job, process or stray file is left."""
+        wait_for("an empty queue", lambda: not self.slurm.queue())
+        assert list(self.cwd.iterdir()) == []
+        jobs = self.out / "cache" / "jobs"
+        wait_for("no fleet's folder", lambda: not jobs.exists() or not list(jobs.iterdir()), 60)
+        wait_for("no process of ours", lambda: not self._left(), 60)
+        assert list((self.out / "cache").rglob("*.tmp")) == []
+
+    def _left(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("XDG_STATE_HOME") == str(self.state):
+                    found.append(process)
+        return found
+
+    def leave(self) -> None:
+        """End all that this user has running."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        for job in self.slurm.queue():
+            self.slurm.cancel(job)
+        for left in self._left():
+            with suppress(psutil.Error):
+                left.kill()
+        wait_for("an empty queue", lambda: not self.slurm.queue(), 120)
+
+
+def result_of(out: Path) -> dict[str, Any]:
+    """Return the figures of a report."""
+    figures: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return figures
