@@ -17,6 +17,7 @@ from ampflow.potential.model import Potential
 from ampflow.potential.training import train
 from ampflow.splits import Splits
 from ampflow.store import FingerprintStore
+from ampflow.tuning.described import described_store
 from ampflow.tuning.results import CHECKPOINT, trial_folder
 from ampflow.tuning.space import fill
 from ampflow.tuning.study import StudySpec, open_study
@@ -50,6 +51,9 @@ class Committee:
 def make_committee(spec: StudySpec, members: int, level: float = 0.9) -> Committee:
     """Join the potentials of a study's best trials, calibrated on validation, judged on test.
 
+    Members share one descriptor: where fingerprints are searched, they are the best trials among
+    those with the fingerprints of the best.
+
     Checkpoints of finished trials are taken as they are; where one was deleted its training is
     done again.
 
@@ -58,18 +62,26 @@ def make_committee(spec: StudySpec, members: int, level: float = 0.9) -> Committ
     DataError
         If fewer trials are complete than asked for, or validation is too small for the level.
     """
-    store, splits = FingerprintStore(spec.store), Splits.read(spec.split)
+    splits = Splits.read(spec.split)
     trials = open_study(spec).get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ranked = sorted(trials, key=lambda trial: (trial.value, trial.number))
-    options = _distinct([fill(spec.training, trial.params) for trial in ranked])
+    described = [spec.fingerprints_of(trial.params) for trial in ranked]
+    alike = [trial for trial, one in zip(ranked, described, strict=True) if one == described[0]]
+    options = _distinct([fill(spec.training, trial.params) for trial in alike])
     if members < 2 or len(options) < members:
+        shared = " with the fingerprints of the best" if len(alike) < len(ranked) else ""
         raise DataError(
-            f"an ensemble of {members} from {len(options)} different complete trials",
-            "at least 2, and no more than there are: raise tuning.trials for more",
+            f"an ensemble of {members} from {len(options)} different complete trials{shared}",
+            "at least 2, and no more than there are: raise tuning.trials for more"
+            + (", or search with these fingerprints alone" if shared else ""),
         )
+    store = described_store(spec, described[0])
     potentials = []
     for chosen in options[:members]:
-        forces, checkpoint = chosen.force_weight > 0, trial_folder(spec, chosen) / CHECKPOINT
+        forces, checkpoint = (
+            chosen.force_weight > 0,
+            trial_folder(spec, chosen, described[0]) / CHECKPOINT,
+        )
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         fitted, scored = (load_part(store, p, forces) for p in (splits.train, splits.validation))
         trained = train(fitted, scored, chosen, spec.seed, checkpoint=checkpoint)

@@ -7,7 +7,7 @@ file, `--set`, the form in Prefect's UI and the documentation are all made from 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     Tag,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -36,6 +37,8 @@ __all__ = [
     "Split",
     "Training",
     "Tuning",
+    "flat_space",
+    "option_type",
 ]
 
 
@@ -87,6 +90,11 @@ class Spaced(_Section):
         """Return the widths in Å, to six digits: the same on every machine."""
         step = (self.largest / self.smallest) ** (1 / max(self.number - 1, 1))
         return [float(f"{self.smallest * step**k:.6g}") for k in range(self.number)]
+
+    @classmethod
+    def like(cls, widths: list[float]) -> Self:
+        """Return as many widths with the same ends as a list."""
+        return cls(number=len(widths), smallest=min(widths), largest=max(widths))
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -172,6 +180,12 @@ class Fingerprints(_Section):
         "",
         "Folder of atomic densities in AMPTorch's format (`<El>_*.g`); empty: ampflow's own table.",
     )
+
+    @model_validator(mode="after")
+    def _fades_within_the_cutoff(self) -> Self:
+        if self.switch_width > self.cutoff:
+            raise ValueError(f"switch_width ({self.switch_width:g} Å) is above the cutoff")
+        return self
 
 
 class Split(_Section):
@@ -399,7 +413,10 @@ class Tuning(_Section):
     space: dict[str, Distribution] = _option(
         _SEARCHED,
         "Options of [training] to search, the others stay as they are there. Each is a range, "
-        "{ low, high, log, step }, or { choices }. What it names wins over the value there.",
+        "{ low, high, log, step }, or { choices }. What it names wins over the value there. "
+        "Options of [fingerprints] are searched as fingerprints.cutoff, .switch_width, .normalize, "
+        ".harmonics, .square, .rs, .rs_setup, .orders (the highest), .sigmas.number, "
+        ".sigmas.smallest and .sigmas.largest.",
     )
 
     @field_validator("storage")
@@ -413,10 +430,59 @@ class Tuning(_Section):
             )
         return url
 
+    @field_validator("space", mode="before")
+    @classmethod
+    def _space_isflat_space(cls, space: Any) -> Any:
+        # `fingerprints.cutoff = ...` in a file is a table within a table.
+        return flat_space(space) if isinstance(space, Mapping) else space
+
     @field_validator("space")
     @classmethod
-    def _space_is_of_training(cls, space: dict[str, Distribution]) -> dict[str, Distribution]:
+    def _space_is_of_options(cls, space: dict[str, Distribution]) -> dict[str, Distribution]:
         return {name: _checked(name, distribution) for name, distribution in space.items()}
+
+    @property
+    def searches_fingerprints(self) -> bool:
+        """Whether trials differ in their fingerprints."""
+        return any(name.startswith("fingerprints.") for name in self.space)
+
+
+_TABLES = ("fingerprints", "fingerprints.sigmas")
+
+
+def flat_space(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a table of distributions with the tables in it joined: `fingerprints.cutoff`."""
+    flat: dict[str, Any] = {}
+    for key, item in space.items():
+        name = prefix + key
+        inner = name in _TABLES and isinstance(item, Mapping)
+        flat |= flat_space(item, f"{name}.") if inner else {name: item}
+    return flat
+
+
+def _kinds(model: type[BaseModel], names: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return types of options, with their bounds."""
+    fields = {name: model.model_fields[name] for name in names}
+    return {
+        prefix + name: Annotated[field.annotation, *field.metadata] if field.metadata
+        else field.annotation
+        for name, field in fields.items()
+    }  # fmt: skip
+
+
+_OF_FINGERPRINTS = ["cutoff", "switch_width", "normalize", "harmonics", "square", "rs", "rs_setup"]
+_SEARCHABLE: dict[str, Any] = {
+    **_kinds(Training, Training.model_fields),
+    **_kinds(Fingerprints, _OF_FINGERPRINTS, "fingerprints."),
+    **_kinds(Spaced, Spaced.model_fields, "fingerprints.sigmas."),
+    "fingerprints.orders": _Order,
+}
+
+
+def option_type(name: str) -> Any:
+    """Return the type of an option that may be searched: int, float, bool, or one of words."""
+    kind = _SEARCHABLE[name]
+    return getattr(kind, "__origin__", kind) if hasattr(kind, "__metadata__") else kind
 
 
 def _checked(name: str, distribution: Distribution) -> Distribution:
@@ -425,11 +491,13 @@ def _checked(name: str, distribution: Distribution) -> Distribution:
     Returns the distribution with choices of the option's type: a form that knows only one kind
     of number writes 0 for 0.0, which must not name another study.
     """
-    field = Training.model_fields.get(name)
-    if field is None:
+    if name not in _SEARCHABLE:
+        known = ", ".join(known for known in _SEARCHABLE if known.startswith("fingerprints."))
+        if name.startswith("fingerprints"):
+            raise ValueError(f"space.{name}: it cannot be searched, but {known} can be")
         raise ValueError(f"space.{name}: no such option of [training]")
     if isinstance(distribution, Range):
-        if field.annotation not in (int, float):
+        if option_type(name) not in (int, float):
             raise ValueError(f"space.{name}: not a number, so give {{ choices = [...] }}")
         _values(name, [distribution.low, distribution.high])
         return distribution
@@ -437,11 +505,11 @@ def _checked(name: str, distribution: Distribution) -> Distribution:
 
 
 def _values(name: str, values: list[Any]) -> list[Any]:
-    """Return values of an option of [training] as the option has them."""
-    checked = []
+    """Return values of an option as the option has them."""
+    adapter, checked = TypeAdapter(_SEARCHABLE[name]), []
     for value in values:
         try:
-            checked.append(getattr(Training.model_validate({name: value}), name))
+            checked.append(adapter.validate_python(value))
         except ValidationError as error:
             raise ValueError(f"space.{name} = {value}: {error.errors()[0]['msg']}") from None
     return checked
@@ -465,3 +533,35 @@ class Experiment(_Section):
     split: Split = Split()
     training: Training = Training()
     tuning: Tuning = Tuning()
+
+    @model_validator(mode="after")
+    def _fingerprints_fit(self) -> Self:
+        """Refuse a space in which some trials would have impossible fingerprints."""
+        space, given = self.tuning.space, self.fingerprints
+        sigmas = given.sigmas if isinstance(given.sigmas, Spaced) else Spaced.like(given.sigmas)
+        number = _ends("fingerprints.sigmas.number", space, sigmas.number)[1]
+        smallest = _ends("fingerprints.sigmas.smallest", space, sigmas.smallest)[1]
+        largest = _ends("fingerprints.sigmas.largest", space, sigmas.largest)[0]
+        searched = any(name.startswith("fingerprints.sigmas.") for name in space)
+        if searched and number > 1 and not smallest < largest:
+            raise ValueError(
+                f"tuning.space: fingerprints.sigmas.smallest is up to {smallest:g} Å, but "
+                f"fingerprints.sigmas.largest may be {largest:g} Å"
+            )
+        width = _ends("fingerprints.switch_width", space, given.switch_width)[1]
+        cutoff = _ends("fingerprints.cutoff", space, given.cutoff)[0]
+        if width > cutoff:
+            raise ValueError(
+                f"tuning.space: fingerprints.switch_width is up to {width:g} Å, but "
+                f"fingerprints.cutoff may be {cutoff:g} Å"
+            )
+        return self
+
+
+def _ends(name: str, space: Mapping[str, Distribution], value: float) -> tuple[float, float]:
+    """Return the least and the greatest value of an option in any trial."""
+    item = space.get(name)
+    if item is None:
+        return value, value
+    values = [item.low, item.high] if isinstance(item, Range) else [float(x) for x in item.choices]
+    return min(values), max(values)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from ampflow.errors import OptionError
-from ampflow.experiment import Experiment, Tuning
+from ampflow.experiment import Experiment, Tuning, flat_space
 from ampflow.files import explain_os_error
 
 __all__ = ["load_experiment", "make_experiment", "render_experiment"]
@@ -98,18 +98,29 @@ def _parse_override(override: str) -> dict[str, Any]:
 
 
 def _override(table: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge `change` in; an option of [training] that it sets is not searched any more."""
+    """Merge `change` in; an option that it sets is not searched any more."""
     if isinstance(tuning := change.get("tuning"), Mapping) and "space" in tuning:
         default = {"tuning": {"space": Tuning.model_fields["space"].default}}
         table = _merge(default, table) if "space" not in table.get("tuning", {}) else table
     merged = _merge(table, change)
-    fixed = change.get("training")
-    if isinstance(fixed, Mapping):
+    fixed = _fixed(change)
+    if fixed:
         tuning = dict(merged.get("tuning", {}))
-        space = tuning.get("space", Tuning.model_fields["space"].default)
-        tuning["space"] = {name: item for name, item in space.items() if name not in fixed}
+        space = flat_space(tuning.get("space", Tuning.model_fields["space"].default))
+        tuning["space"] = {
+            name: item
+            for name, item in space.items()
+            if not any(name == other or name.startswith(f"{other}.") for other in fixed)
+        }
         merged["tuning"] = tuning
     return merged
+
+
+def _fixed(change: Mapping[str, Any]) -> list[str]:
+    """Return the names, as the space has them, of the options that `change` gives a value."""
+    found = {"": change.get("training"), "fingerprints.": change.get("fingerprints")}
+    tables = {prefix: table for prefix, table in found.items() if isinstance(table, Mapping)}
+    return [prefix + name for prefix, table in tables.items() for name in table]
 
 
 def _merge(table: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

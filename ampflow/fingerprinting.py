@@ -29,6 +29,7 @@ __all__ = [
     "fingerprint",
     "make_descriptor",
     "make_store",
+    "named_store",
     "store_path",
     "structures_digest",
 ]
@@ -71,7 +72,11 @@ def structures_digest(source: Source, data: Data, descriptor: GMP) -> str:
 
 def store_path(folder: Path, source: Source, data: Data, descriptor: GMP) -> Path:
     """Name the store of `source` after everything that decides its content."""
-    structures = structures_digest(source, data, descriptor)
+    return named_store(folder, structures_digest(source, data, descriptor), descriptor)
+
+
+def named_store(folder: Path, structures: str, descriptor: GMP) -> Path:
+    """Name the store of some structures, of which `structures` is the digest."""
     return folder / f"{digest('store', structures, descriptor.digest)}.safetensors"
 
 

@@ -26,6 +26,7 @@ from ampflow.reading import count_images, read_images
 from ampflow.splits import split_is_whole, splits_digest
 from ampflow.store import FingerprintStore, is_whole
 from ampflow.tuning.sampling import budget, make_sampler
+from ampflow.tuning.space import largest_fingerprints
 from ampflow.tuning.spec import StudySpec, study_spec
 from ampflow.tuning.study import list_studies
 
@@ -42,6 +43,7 @@ class Plan:
     files: list[Path]
     store: Path
     features: int
+    most_features: int = 0
     structures: int = 0
     atoms: int = 0
     elements: set[str] = field(default_factory=set)
@@ -55,8 +57,8 @@ class Plan:
 
     @property
     def store_bytes(self) -> int:
-        """About how large the store will be."""
-        atoms = self.atoms * (8 * self.features + _BYTES_AN_ATOM)
+        """About how large the store will be; the largest one, of a search."""
+        atoms = self.atoms * (8 * max(self.features, self.most_features) + _BYTES_AN_ATOM)
         return atoms + self.structures * _BYTES_A_STRUCTURE
 
 
@@ -77,6 +79,7 @@ def make_plan(experiment: Experiment, progress: Progress = silent) -> Plan:
     structures = structures_digest(source, experiment.data, descriptor)
     split = layout.splits / f"{splits_digest(structures, experiment.split, experiment.seed)}.json"
     plan = Plan(source.files, path, descriptor.num_features, split=split_is_whole(split))
+    plan.most_features = _most_features(experiment)
     plan.trials = budget(experiment.tuning)
     make_sampler(experiment.tuning, experiment.seed, 0)  # says what it cannot search
     plan.finished_trials = _finished(study_spec(experiment, path, split))
@@ -90,6 +93,16 @@ def make_plan(experiment: Experiment, progress: Progress = silent) -> Plan:
         _count_images(plan, images, experiment.data.on_bad == "skip", progress)
     plan.notes = _notes(descriptor, plan.elements)
     return plan
+
+
+def _most_features(experiment: Experiment) -> int:
+    """Return how many features the largest descriptor of a search has; 0 without one."""
+    if not experiment.tuning.searches_fingerprints:
+        return 0
+    return max(
+        make_descriptor(corner).num_features
+        for corner in largest_fingerprints(experiment.fingerprints, experiment.tuning.space)
+    )
 
 
 def _notes(descriptor: GMP, elements: Iterable[str]) -> list[str]:

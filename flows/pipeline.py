@@ -26,5 +26,6 @@ def pipeline(experiment: Experiment) -> Path:
         store = fingerprint_structures(experiment)
         parts = split_structures(experiment, store)
         study = search(study_spec(experiment, store, parts))
-    model = train_potential(experiment, study, best_options(study))
-    return write_report(experiment, study, model)
+    training, fingerprints = best_options(study)
+    model = train_potential(experiment, study, training, fingerprints)
+    return write_report(experiment, study, model, fingerprints)

@@ -23,5 +23,6 @@ def report(experiment: Experiment) -> Path:
     store = fingerprint_structures(experiment)
     parts = split_structures(experiment, store)
     spec = study_spec(experiment, store, parts)
-    model = train_potential(experiment, spec, best_options(spec))
-    return write_report(experiment, spec, model)
+    training, fingerprints = best_options(spec)
+    model = train_potential(experiment, spec, training, fingerprints)
+    return write_report(experiment, spec, model, fingerprints)

@@ -24,5 +24,5 @@ def train(experiment: Experiment) -> Path:
         store = fingerprint_structures(experiment)
     parts = split_structures(experiment, store)
     spec = study_spec(experiment, store, parts)
-    model = train_potential(experiment, spec, experiment.training)
-    return write_report(experiment, spec, model, with_study=False)
+    model = train_potential(experiment, spec, experiment.training, experiment.fingerprints)
+    return write_report(experiment, spec, model, experiment.fingerprints, with_study=False)

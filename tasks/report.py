@@ -8,13 +8,13 @@ from optuna.trial import FrozenTrial
 from prefect import task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
-from ampflow.experiment import Experiment
+from ampflow.experiment import Experiment, Fingerprints
 from ampflow.files import read_json
 from ampflow.layout import Layout
 from ampflow.outcome import outcome_digest, outcome_is_whole, write_outcome
 from ampflow.reports.results import Results
 from ampflow.reports.wording import markdown_summary
-from ampflow.store import FingerprintStore
+from ampflow.tuning.described import described_store
 from ampflow.tuning.study import StudySpec, open_study
 from ampflow.winner import Winner
 from tasks.caching import STEP, run_cached
@@ -23,22 +23,33 @@ __all__ = ["write_report"]
 
 
 def write_report(
-    experiment: Experiment, spec: StudySpec, winner: Path, with_study: bool = True
+    experiment: Experiment,
+    spec: StudySpec,
+    winner: Path,
+    fingerprints: Fingerprints,
+    with_study: bool = True,
 ) -> Path:
     """Return the experiment's report, written unless it shows this outcome already."""
     layout = Layout.of(experiment)
     name = outcome_digest(experiment, Winner(winner), _trials(spec, with_study))
     whole = outcome_is_whole(layout, name)
     return run_cached(
-        _report, name, layout.report, layout.steps, whole, experiment, spec, winner, with_study
-    )
+        _report, name, layout.report, layout.steps, whole,
+        experiment, spec, winner, fingerprints, with_study,
+    )  # fmt: skip
 
 
 @task(name="Report", **STEP)
-def _report(experiment: Experiment, spec: StudySpec, winner: Path, with_study: bool) -> None:
+def _report(
+    experiment: Experiment,
+    spec: StudySpec,
+    winner: Path,
+    fingerprints: Fingerprints,
+    with_study: bool,
+) -> None:
     page = write_outcome(
         experiment,
-        FingerprintStore(spec.store),
+        described_store(spec, fingerprints),
         spec.split,
         Winner(winner),
         spec.name if with_study else "",

@@ -17,13 +17,14 @@ from prefect.cache_policies import NO_CACHE
 
 from ampflow.clusters.workers import here, told_to_stop
 from ampflow.errors import AmpflowError, StorageError
-from ampflow.experiment import Training
+from ampflow.experiment import Fingerprints, Training
 from ampflow.progress import Progress, watch
 from ampflow.tuning.limits import job_end, job_margin
 from ampflow.tuning.sampling import budget
 from ampflow.tuning.study import (
     StudySpec,
     StudySummary,
+    best_fingerprints,
     best_training,
     open_study,
     prepare_study,
@@ -104,23 +105,23 @@ def deadline_of(spec: StudySpec) -> float | None:
     return None if hours is None else time.time() + 3600 * hours
 
 
-def best_options(spec: StudySpec) -> Training:
-    """Return the hyperparameters of the best trial.
+def best_options(spec: StudySpec) -> tuple[Training, Fingerprints]:
+    """Return the hyperparameters of the best trial, and its fingerprints.
 
     Raises
     ------
     AmpflowError
         If no trial was completed.
     """
-    best = best_training(spec)
-    if best is None:
+    best, fingerprints = best_training(spec), best_fingerprints(spec)
+    if best is None or fingerprints is None:
         summary = study_summary(spec)
         raise AmpflowError(
             f"no trial of {spec.name} was completed ({summary.pruned} pruned, "
             f"{summary.failed} failed)",
             "ampflow studies show has the reasons; lower learning rates diverge less",
         )
-    return best
+    return best, fingerprints
 
 
 @contextmanager

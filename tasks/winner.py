@@ -6,10 +6,10 @@ from pathlib import Path
 
 from prefect import task
 
-from ampflow.experiment import Experiment, Training
+from ampflow.experiment import Experiment, Fingerprints, Training
 from ampflow.layout import Layout
 from ampflow.splits import Splits
-from ampflow.store import FingerprintStore
+from ampflow.tuning.described import described_store
 from ampflow.tuning.results import trial_folder
 from ampflow.tuning.study import StudySpec
 from ampflow.winner import Winner, train_winner
@@ -19,22 +19,27 @@ from tasks.progress import step_progress
 __all__ = ["train_potential"]
 
 
-def train_potential(experiment: Experiment, spec: StudySpec, training: Training) -> Path:
-    """Return the folder of the potential trained with `training`, made unless it exists."""
+def train_potential(
+    experiment: Experiment, spec: StudySpec, training: Training, fingerprints: Fingerprints
+) -> Path:
+    """Return the folder of the potential with these hyperparameters, made unless it exists."""
     layout = Layout.of(experiment)
-    trial = trial_folder(spec, training)
+    trial = trial_folder(spec, training, fingerprints)
     folder = layout.winners / trial.name
     whole = Winner(folder).is_whole()
     return run_cached(
-        _train, trial.name, folder, layout.steps, whole, spec, training, trial, folder
-    )
+        _train, trial.name, folder, layout.steps, whole,
+        spec, training, fingerprints, trial, folder,
+    )  # fmt: skip
 
 
 @task(name="Winner", **STEP)
-def _train(spec: StudySpec, training: Training, trial: Path, folder: Path) -> None:
+def _train(
+    spec: StudySpec, training: Training, fingerprints: Fingerprints, trial: Path, folder: Path
+) -> None:
     with step_progress("Winner") as progress:
         train_winner(
-            FingerprintStore(spec.store),
+            described_store(spec, fingerprints),
             Splits.read(spec.split),
             training,
             spec.seed,

@@ -127,7 +127,11 @@ def show_plan(experiment: Experiment, plan: Plan) -> None:
                 f"{plan.structures:,}" + (f" ({len(rejected)} left out)" if rejected else ""),
             ),
             ("Atoms", f"{plan.atoms:,} of {', '.join(sorted(plan.elements))}"),
-            ("Features", f"{plan.features} an atom"),
+            (
+                "Features",
+                f"{plan.features} an atom"
+                + (f"; up to {plan.most_features} in the search" if plan.most_features else ""),
+            ),
             (
                 "Trials",
                 f"{plan.trials} of {experiment.training.epochs} epochs, "
@@ -137,8 +141,9 @@ def show_plan(experiment: Experiment, plan: Plan) -> None:
             ("Split", "there already" if plan.split else "to be made"),
             (
                 "Disk",
-                f"{plan.store_bytes / mega:,.1f} MB for fingerprints, "
-                f"{plan.free_bytes / mega:,.0f} MB free at {experiment.out}",
+                f"{plan.store_bytes / mega:,.1f} MB for fingerprints"
+                + (" of each descriptor at most, " if plan.most_features else ", ")
+                + f"{plan.free_bytes / mega:,.0f} MB free at {experiment.out}",
             ),
         )
     )

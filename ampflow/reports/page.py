@@ -20,6 +20,7 @@ from ampflow.reports import tables, wording
 from ampflow.reports.accuracy import COLUMNS
 from ampflow.reports.accuracy_figures import by_composition, by_element, parity
 from ampflow.reports.contour import contour
+from ampflow.reports.descriptors import cost_figure, descriptor_rows, descriptors_of
 from ampflow.reports.results import Results
 from ampflow.reports.search_figures import (
     history,
@@ -129,6 +130,7 @@ def render_page(results: Results, predictions: pd.DataFrame, trials: Sequence[Fr
         accuracy=_accuracy_panels(predictions),
         search=_search_panels(results, trials) if trials else [],
         hyperparameters=tables.hyperparameters(results, trials) if results.model else None,
+        descriptors=descriptor_rows(descriptors_of(trials)),
         trials=tables.trial_rows(trials),
         trial_notes=tables.trial_notes(trials),
         files=tables.data_files(predictions),
@@ -209,4 +211,17 @@ def _search_panels(results: Results, trials: Sequence[FrozenTrial]) -> list[_Pan
             "trials it is interpolated.",
             contour(trials, names),
         ),
+        *_descriptor_panels(trials),
     ]
+
+
+def _descriptor_panels(trials: Sequence[FrozenTrial]) -> list[_Panel]:
+    searched = descriptors_of(trials)
+    if not searched:
+        return []
+    caption = (
+        "Each point is a descriptor: the least error on validation of the trials that had it, and "
+        "how long its fingerprints take for a structure of this data. Those on the line have no "
+        "other that is cheaper and better."
+    )
+    return [_Panel("costs", "Accuracy and cost of fingerprints", caption, cost_figure(searched))]

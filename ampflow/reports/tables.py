@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
-from ampflow.experiment import Training
+from ampflow.experiment import Fingerprints, Training
 from ampflow.reports.accuracy import PARTS
 from ampflow.reports.results import Results
 from ampflow.reports.trials import best_trial, parameter_names, trials_frame
@@ -62,7 +62,7 @@ def _both(mae_ev: float | None, mae_mev_per_atom: float | None) -> str:
 
 
 def hyperparameters(results: Results, trials: Sequence[FrozenTrial]) -> Table:
-    """Every option of the winner's training, searched or not."""
+    """Every option of the winner's training, searched or not, and its searched fingerprints."""
     best = best_trial(trials)
     fixed = results.experiment.training.model_dump()
     rows = []
@@ -71,6 +71,11 @@ def hyperparameters(results: Results, trials: Sequence[FrozenTrial]) -> Table:
         value = best.params[name] if best and searched else fixed[name]
         found = _range(searched, value) if searched else "fixed"
         rows.append([name, option(value), found, field.description or ""])
+    for name, kind in best.distributions.items() if best else ():
+        if best and name.startswith("fingerprints."):
+            about = Fingerprints.model_fields[name.split(".")[1]].description or ""
+            value = best.params[name]
+            rows.append([name, option(value), _range(kind, value), about])
     return Table(["option", "value", "searched in", "meaning"], rows)
 
 

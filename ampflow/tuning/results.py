@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from ampflow.digests import digest
 from ampflow.errors import StorageError
-from ampflow.experiment import Training
+from ampflow.experiment import Fingerprints, Training
 from ampflow.files import read_json, write_text
 from ampflow.tuning.spec import StudySpec
 
@@ -163,9 +163,21 @@ def result_of(outcome: Outcome, study: str, trial: int) -> Result:
     )
 
 
-def trial_folder(spec: StudySpec, options: Training) -> Path:
-    """Return the folder of a training: named by data, options, seed and trainer version."""
-    name = digest(spec.data_digest, options.decisive(), spec.seed, spec.trainer_version)
+def trial_folder(
+    spec: StudySpec, options: Training, fingerprints: Fingerprints | None = None
+) -> Path:
+    """Return the folder of a training: named by data, options, seed and trainer version.
+
+    Parameters
+    ----------
+    fingerprints
+        Of the trial, where they are searched; None: those of the study's own store.
+    """
+    data = spec.data_digest
+    if spec.tuning.searches_fingerprints:
+        store = spec.store if fingerprints is None else spec.store_of(fingerprints)
+        data = digest(store.stem, spec.split.stem)
+    name = digest(data, options.decisive(), spec.seed, spec.trainer_version)
     return spec.cache / "trials" / name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import optuna
@@ -15,9 +16,28 @@ from optuna.distributions import (
 )
 
 from ampflow.errors import OptionError
-from ampflow.experiment import Choices, Distribution, Range, Training
+from ampflow.experiment import (
+    Choices,
+    Distribution,
+    Fingerprints,
+    Range,
+    Spaced,
+    Training,
+    option_type,
+)
 
-__all__ = ["distributions", "fill", "grid_values", "highest", "suggest"]
+__all__ = [
+    "distributions",
+    "fill",
+    "fill_fingerprints",
+    "grid_values",
+    "highest",
+    "largest_fingerprints",
+    "lowest_fingerprints",
+    "suggest",
+]
+
+_PREFIX = "fingerprints."
 
 
 def distributions(space: Mapping[str, Distribution]) -> dict[str, BaseDistribution]:
@@ -34,7 +54,7 @@ def distributions(space: Mapping[str, Distribution]) -> dict[str, BaseDistributi
 def _distribution(name: str, item: Distribution) -> BaseDistribution:
     if isinstance(item, Choices):
         return CategoricalDistribution(item.choices)
-    if Training.model_fields[name].annotation is int:
+    if option_type(name) is int:
         step = 1 if item.step is None else item.step
         if step != int(step):
             raise OptionError(
@@ -74,7 +94,65 @@ def suggest(trial: optuna.Trial, space: Mapping[str, Distribution], training: Tr
 
 def fill(training: Training, values: Mapping[str, Any]) -> Training:
     """Return `training` with some options replaced: how a trial's parameters become options."""
-    return Training.model_validate(training.model_dump() | dict(values))
+    own = {name: value for name, value in values.items() if not name.startswith(_PREFIX)}
+    return Training.model_validate(training.model_dump() | own)
+
+
+def fill_fingerprints(fingerprints: Fingerprints, values: Mapping[str, Any]) -> Fingerprints:
+    """Return `fingerprints` with some options replaced, from the same parameters of a trial.
+
+    Of sigmas that are a list, what is not searched is its number, its smallest and its largest.
+    Sigmas of orders that a trial does not have are left out.
+    """
+    own = {
+        name.removeprefix(_PREFIX): value
+        for name, value in values.items()
+        if name.startswith(_PREFIX)
+    }
+    if not own:
+        return fingerprints
+    options = fingerprints.model_dump()
+    spaced = {
+        name.removeprefix("sigmas."): own.pop(name) for name in list(own) if "sigmas." in name
+    }
+    if spaced:
+        given = fingerprints.sigmas
+        given = given if isinstance(given, Spaced) else Spaced.like(given)
+        options["sigmas"] = given.model_dump() | spaced
+    if "orders" in own:
+        few = fingerprints.order_sigmas.items()
+        options["order_sigmas"] = {order: item for order, item in few if order <= own["orders"]}
+    return Fingerprints.model_validate(options | own)
+
+
+def lowest_fingerprints(
+    fingerprints: Fingerprints, space: Mapping[str, Distribution]
+) -> Fingerprints:
+    """Return the fingerprints of the space's first corner: what is searched is at its lowest."""
+    values = {
+        name: item.low if isinstance(item, Range) else item.choices[0]
+        for name, item in space.items()
+    }
+    return fill_fingerprints(fingerprints, values)
+
+
+_SIZES = ("fingerprints.normalize", "fingerprints.orders", "fingerprints.sigmas.number")
+
+
+def largest_fingerprints(
+    fingerprints: Fingerprints, space: Mapping[str, Distribution]
+) -> list[Fingerprints]:
+    """Return the fingerprints of the space among which are those with the most features."""
+    searched = [name for name in _SIZES if name in space]
+    ends = [
+        [item.high] if isinstance(item, Range) else item.choices
+        for item in (space[name] for name in searched)
+    ]
+    lowest = lowest_fingerprints(fingerprints, space)
+    return [
+        fill_fingerprints(lowest, dict(zip(searched, values, strict=True)))
+        for values in product(*ends)
+    ]
 
 
 def highest(name: str, space: Mapping[str, Distribution], training: Training) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ampflow.digests import digest
-from ampflow.experiment import Experiment, Training, Tuning
+from ampflow.experiment import Experiment, Fingerprints, Spaced, Training, Tuning
 from ampflow.layout import Layout
+from ampflow.tuning.space import fill_fingerprints, lowest_fingerprints
 from ampflow.tuning.storage import shown
 
 __all__ = ["PREFIX", "StudySpec", "claims_folder", "journal_path", "location_of", "study_spec"]
@@ -36,6 +38,8 @@ class StudySpec:
         Of the samplers and of each training.
     cache
         Folder for the study's journal, claims and trained networks; all workers share it.
+    fingerprints
+        Options that are not searched, if some are.
     """
 
     store: Path
@@ -45,6 +49,7 @@ class StudySpec:
     tuning: Tuning = field(repr=False)
     seed: int
     cache: Path
+    fingerprints: Fingerprints = field(default=Fingerprints(), repr=False)
 
     @cached_property
     def name(self) -> str:
@@ -67,7 +72,38 @@ class StudySpec:
         """Sampler, pruner, space and the options that are fixed: the search without its size."""
         fixed = self.training.decisive(exclude=self.tuning.space)
         search = self.tuning.model_dump(mode="json", include={"sampler", "pruner", "space"})
+        if self.tuning.searches_fingerprints:
+            search["fingerprints"] = self._fixed_fingerprints()
         return {"training": fixed} | search
+
+    def _fixed_fingerprints(self) -> dict[str, Any]:
+        # Densities are part of `data_digest` by their content.
+        fixed = self.fingerprints.model_dump(mode="json", exclude={"densities"})
+        searched = [name.split(".")[1:] for name in self.tuning.space if "." in name]
+        if ends := {names[1] for names in searched if names[0] == "sigmas"}:
+            given = self.fingerprints.sigmas
+            spaced = given if isinstance(given, Spaced) else Spaced.like(given)
+            fixed["sigmas"] = spaced.model_dump(mode="json", exclude=ends)
+        whole = {names[0] for names in searched if len(names) == 1}
+        return {name: value for name, value in fixed.items() if name not in whole}
+
+    def fingerprints_of(self, params: Mapping[str, Any]) -> Fingerprints:
+        """Return the fingerprints of a trial with these parameters."""
+        return fill_fingerprints(self.fingerprints, params)
+
+    def store_of(self, fingerprints: Fingerprints) -> Path:
+        """Return where the structures with these fingerprints are, once they were computed.
+
+        Raises
+        ------
+        StorageError
+            If there is no store at `store`.
+        """
+        if not self.tuning.searches_fingerprints:
+            return self.store
+        from ampflow.descriptors import described_path  # imports what is compiled
+
+        return described_path(self.store, fingerprints)
 
     @property
     def journal(self) -> Path:
@@ -100,9 +136,24 @@ def study_spec(experiment: Experiment, store: Path, split: Path) -> StudySpec:
     return StudySpec(
         store=store,
         split=split,
-        data_digest=digest(store.stem, split.stem),
+        data_digest=digest(_data_name(experiment, store), split.stem),
         training=experiment.training,
         tuning=experiment.tuning,
         seed=experiment.seed,
         cache=Layout.of(experiment).cache,
+        fingerprints=experiment.fingerprints,
     )
+
+
+def _data_name(experiment: Experiment, store: Path) -> str:
+    """Name what trials are trained on: a store, or all that fingerprints have in common.
+
+    That is their first corner: what is searched is there as the space has it, whatever
+    [fingerprints] says, and all else (densities by their content) decides its name as it stands.
+    """
+    if not experiment.tuning.searches_fingerprints:
+        return store.stem
+    from ampflow.fingerprinting import make_descriptor  # imports what is compiled
+
+    corner = lowest_fingerprints(experiment.fingerprints, experiment.tuning.space)
+    return make_descriptor(corner).digest

@@ -7,7 +7,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
 from ampflow.errors import StorageError
-from ampflow.experiment import Training
+from ampflow.experiment import Fingerprints, Training
 from ampflow.tuning.catalogue import (
     HeldTrial,
     StudySummary,
@@ -30,6 +30,7 @@ __all__ = [
     "HeldTrial",
     "StudySpec",
     "StudySummary",
+    "best_fingerprints",
     "best_training",
     "copy_study",
     "delete_study",
@@ -136,3 +137,9 @@ def best_training(spec: StudySpec) -> Training | None:
     """Return the options of the best trial; None if no trial is complete."""
     summary = study_summary(spec)
     return None if summary.best_number is None else fill(spec.training, summary.best_params)
+
+
+def best_fingerprints(spec: StudySpec) -> Fingerprints | None:
+    """Return the fingerprints of the best trial; None if no trial is complete."""
+    summary = study_summary(spec)
+    return None if summary.best_number is None else spec.fingerprints_of(summary.best_params)

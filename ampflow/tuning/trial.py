@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import TrialState
 
-from ampflow.experiment import Training
+from ampflow.experiment import Fingerprints, Training
 from ampflow.tuning.claims import Claim
 from ampflow.tuning.gpu_time import GpuTime, Meter
 from ampflow.tuning.leases import Lease, Leases, keep_alive
@@ -35,13 +36,13 @@ from ampflow.tuning.study import reopen_study
 
 __all__ = ["Busy", "Stopped", "TrialReport", "TrialRun", "is_reported"]
 
-_TOLD = ("epochs", "best_epoch", "seconds", "worker", "reason", "reused_from")
+_TOLD = ("epochs", "best_epoch", "seconds", "worker", "reason", "reused_from", "fingerprints")
 _LOOK = 2.0  # seconds between two looks at whether the trial is still ours
 _DENSE, _SPARSE = 20, math.log(1.05)  # each epoch up to here; then one in every 5 % more epochs
 
 
 class Busy(Exception):  # noqa: N818 - nothing went wrong
-    """Somebody else is training the same hyperparameters right now."""
+    """Somebody else is training the same hyperparameters, or computing the fingerprints."""
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
@@ -74,6 +75,8 @@ class TrialReport:
         Why it failed.
     reused_from
         The trial with the same hyperparameters that was trained for both, as "study/number".
+    fingerprints
+        Where they are searched: what the trial's cost, as `ampflow.descriptors.Cost`.
     """
 
     number: int
@@ -86,6 +89,7 @@ class TrialReport:
     worker: str
     reason: str = ""
     reused_from: str = ""
+    fingerprints: dict[str, Any] = field(default_factory=dict)
 
 
 def is_reported(epoch: int, last: int) -> bool:
@@ -109,8 +113,10 @@ class TrialRun:
 
     Parameters
     ----------
-    folders
-        Leases on the folders of trainings.
+    objective
+        How to train on a store.
+    folders, stores
+        Leases on the folders of trainings, and on stores that are being made.
     limits
         Asked after every epoch but the last.
     gpu
@@ -123,13 +129,15 @@ class TrialRun:
         study: optuna.Study,
         claim: Claim,
         worker: str,
-        objective: Objective,
+        objective: Callable[[Path], Objective],
         folders: Leases,
+        stores: Leases,
         limits: Limits,
         gpu: GpuTime,
     ) -> None:
         self._spec, self._claim, self._worker, self._limits = spec, claim, worker, limits
-        self._objective, self._folders, self._gpu = objective, folders, gpu
+        self._objective, self._gpu = objective, gpu
+        self._folders, self._stores = folders, stores
         self._meter: Meter | None = None  # of a training on a GPU
         self._trial = optuna.Trial(reopen_study(spec, study, claim.number), claim.trial_id)
         self._steps = set() if claim.is_new else self._reported()
@@ -145,16 +153,18 @@ class TrialRun:
         Raises
         ------
         Busy
-            If somebody else is training the same right now.
+            If somebody else is training the same right now, or computing the fingerprints.
         Stopped
             If asked to stop, or there is no time for another epoch.
         LeaseLost
             If somebody else took the trial over.
         """
         options = self._options = self._propose()
-        folder = trial_folder(self._spec, options)
+        fingerprints = self._spec.fingerprints_of(self._trial.params)
+        self._store = self._spec.store_of(fingerprints)
+        folder = trial_folder(self._spec, options, fingerprints)
         try:
-            result = read_result(folder) or self._train(folder)
+            result = read_result(folder) or self._train(folder, fingerprints)
         except _Pruned:
             assert self._report is not None
             return self._report
@@ -182,7 +192,9 @@ class TrialRun:
         """Tell that the trial failed, for a reason that lies outside its hyperparameters."""
         return self._tell(TrialState.FAIL, reason=reason)
 
-    def _train(self, folder: Path) -> Result:
+    def _train(self, folder: Path, fingerprints: Fingerprints) -> Result:
+        if self._spec.tuning.searches_fingerprints:
+            self._describe(fingerprints)
         lease = self._folders.claim(folder.name)
         if lease is None:
             raise Busy
@@ -200,13 +212,35 @@ class TrialRun:
                 self._meter.close()
             lease.finish()
 
+    def _describe(self, fingerprints: Fingerprints) -> None:
+        """Have the trial's fingerprints computed, unless somebody did or does."""
+        from ampflow.descriptors import describe_store, is_described  # imports what is compiled
+
+        if is_described(self._store):
+            return
+        lease = self._stores.claim(self._store.stem)
+        if lease is None:
+            raise Busy
+        try:
+            with keep_alive(self._claim.lease, lease):
+                describe_store(self._spec.store, fingerprints, self._between_shards)
+        except BaseException:
+            lease.release()
+            raise
+        lease.finish()
+
+    def _between_shards(self) -> None:
+        self._claim.lease.check()
+        if why := self._limits.before_epoch(0.0):
+            raise Stopped(why)
+
     def _result(self, folder: Path) -> Result:
         study, number = self._spec.name, self._claim.number
-        checkpoint = folder / CHECKPOINT
-        for epoch in self._objective.done(checkpoint):  # before it was interrupted, or pruned
+        checkpoint, objective = folder / CHECKPOINT, self._objective(self._store)
+        for epoch in objective.done(checkpoint):  # before it was interrupted, or pruned
             self._note(epoch)
         try:
-            outcome = self._objective.train(
+            outcome = objective.train(
                 self._options, self._spec.seed, checkpoint=checkpoint, on_epoch=self._on_epoch
             )
             result = result_of(outcome, study, number)
@@ -286,14 +320,24 @@ class TrialRun:
             worker=self._worker,
             reason=reason,
             reused_from=reused_from,
+            fingerprints=self._cost(),
         )
         self._claim.lease.check()
         # One attribute and the end itself: a database takes milliseconds for each.
         told = {name: getattr(report, name) for name in _TOLD}
-        told = {name: value for name, value in told.items() if value not in ("", None)}
+        told = {name: value for name, value in told.items() if value not in ("", None, {})}
         if self._meter is not None:
             told["gpu_seconds"] = round(self._meter.total, 3)
         self._trial.set_user_attr(END, told | {"at": time.time()})
         values = None if report.value is None else [report.value]
         self._trial.storage.set_trial_state_values(self._claim.trial_id, state, values)
         return report
+
+    def _cost(self) -> dict[str, Any]:
+        """Return what the trial's fingerprints cost, where they are searched."""
+        if not self._spec.tuning.searches_fingerprints:
+            return {}
+        from ampflow.descriptors import read_cost  # imports what is compiled
+
+        cost = read_cost(self._store)
+        return asdict(cost) if cost else {}

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from sqlalchemy.exc import SQLAlchemyError
@@ -121,13 +122,17 @@ def run_worker(
     OptionError
         If the sampler cannot search the space.
     """
-    if objective is None:
+
+    def train_on(store: Path) -> Objective:
+        if objective is not None:
+            return objective
         from ampflow.tuning.objective import Potentials  # imports what is compiled
 
-        objective = Potentials(spec.store, spec.split)
+        return Potentials(store, spec.split)
+
     limits = Limits(stop or (lambda: False), deadline, job_end, margin)
     with explain_storage_errors(spec.location):
-        return _Loop(spec, worker, objective, limits, grace).run(on_trial, wait)
+        return _Loop(spec, worker, train_on, limits, grace).run(on_trial, wait)
 
 
 class _Loop:
@@ -135,7 +140,7 @@ class _Loop:
         self,
         spec: StudySpec,
         worker: str,
-        objective: Objective,
+        objective: Callable[[Path], Objective],
         limits: Limits,
         grace: float,
     ) -> None:
@@ -147,6 +152,7 @@ class _Loop:
         hours = spec.tuning.gpu_hours
         self._gpu = GpuTime(self._study, leases, folder, None if hours is None else 3600 * hours)
         self._folders = Leases(folder.with_name("trials"), worker, grace)
+        self._stores = Leases(folder.with_name("stores"), worker, grace)
         self._failures: list[str] = []  # reasons, one after the other
         self._summary = WorkerSummary(worker)
 
@@ -203,7 +209,7 @@ class _Loop:
     def _end(self, claim: Claim) -> TrialReport:
         run = TrialRun(
             self._spec, self._study, claim, self._worker,
-            self._objective, self._folders, self._limits, self._gpu,
+            self._objective, self._folders, self._stores, self._limits, self._gpu,
         )  # fmt: skip
         try:
             report = run.run()
