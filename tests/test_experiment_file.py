@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from ampflow.errors import OptionError, StorageError
-from ampflow.experiment import Choices, Experiment, Fingerprints, Range, Spaced, Training
+from ampflow.experiment import (
+    Choices,
+    Experiment,
+    Fingerprints,
+    Range,
+    Spaced,
+    Training,
+    Tuning,
+)
 from ampflow.experiment_file import load_experiment, make_experiment, render_experiment
 from ampflow.fingerprinting import make_descriptor
 
@@ -67,6 +75,24 @@ def test_a_database_file_is_relative_to_the_file(tmp_path: Path) -> None:
         ("tuning.space.lx={low=1, high=2}", "space.lx: no such option", ""),
         ("tuning.space.activation={low=1, high=2}", "not a number", ""),
         ("tuning.trials", "no '='", ""),
+        ("tuning.space.fingerprints.cutof={low=4, high=5}", "space.fingerprints.cutof: it", ""),
+        ("tuning.space.fingerprints.densities={choices=['a']}", "fingerprints.densities: it", ""),
+        ("tuning.space.fingerprints.cutoff={low=0, high=5}", "space.fingerprints.cutoff = 0", ""),
+        ("tuning.space.fingerprints.cutoff={low=4}", "space.fingerprints.cutoff.high: Field", ""),
+        ("tuning.space.fingerprints.orders={low=1, high=9}", "space.fingerprints.orders = 9", ""),
+        ("tuning.space.fingerprints.square={low=0, high=1}", "square: not a number", ""),
+        ("tuning.space.fingerprints.sigmas={choices=[1]}", "fingerprints.sigmas.choices", ""),
+        (
+            "tuning.space.fingerprints.sigmas.smallest={low=1, high=5}",
+            "sigmas.smallest is up to 5 Å, but fingerprints.sigmas.largest may be 4.4 Å",
+            "",
+        ),
+        (
+            "tuning.space.fingerprints.switch_width={low=1, high=6}",
+            "switch_width is up to 6 Å, but fingerprints.cutoff may be 5 Å",
+            "",
+        ),
+        ("fingerprints.switch_width=6", "switch_width (6 Å) is above the cutoff", ""),
         ("tuning.storage='postgresql://me:secret@host/db'", "password", ""),
     ],
 )
@@ -85,6 +111,48 @@ def test_setting_an_option_takes_it_out_of_the_search() -> None:
     assert experiment.training.lr == 0.5
     assert "lr" not in experiment.tuning.space
     assert "num_nodes" in experiment.tuning.space
+
+
+SEARCHED = """
+[tuning.space]
+lr = { low = 0.1, high = 1 }
+fingerprints.cutoff = { low = 4, high = 8, step = 1 }
+fingerprints.sigmas.number = { low = 3, high = 8 }
+"fingerprints.sigmas.largest" = { choices = [3, 4] }
+"""
+
+
+def test_fingerprints_in_the_space(tmp_path: Path) -> None:
+    # Tables within the table and quoted keys are the same names; written out and read again they
+    # still are, and a range that is set replaces the one of the file, however it was written.
+    path = write(tmp_path, SEARCHED)
+    experiment = load_experiment(path)
+    assert experiment.tuning.space == {
+        "lr": Range(low=0.1, high=1),
+        "fingerprints.cutoff": Range(low=4, high=8, step=1),
+        "fingerprints.sigmas.number": Range(low=3, high=8),
+        "fingerprints.sigmas.largest": Choices(choices=[3.0, 4.0]),
+    }
+    assert experiment.tuning.searches_fingerprints
+    assert not Tuning().searches_fingerprints
+    assert load_experiment(write(tmp_path, render_experiment(experiment))) == experiment
+    one = "{choices=[5.0]}"
+    for override in (
+        f"tuning.space.fingerprints.cutoff={one}",
+        f"tuning.space.'fingerprints.cutoff'={one}",
+    ):
+        space = load_experiment(write(tmp_path, SEARCHED), [override]).tuning.space
+        assert space["fingerprints.cutoff"] == Choices(choices=[5.0])
+        assert len(space) == 4
+
+
+def test_setting_a_fingerprint_option_takes_it_out_of_the_search(tmp_path: Path) -> None:
+    # As for [training]; sigmas that are given leave nothing of them to search.
+    path = write(tmp_path, SEARCHED)
+    space = load_experiment(path, ["fingerprints.cutoff=6"]).tuning.space
+    assert set(space) == {"lr", "fingerprints.sigmas.number", "fingerprints.sigmas.largest"}
+    space = load_experiment(path, ["fingerprints.sigmas=[1.0, 2.0]"]).tuning.space
+    assert set(space) == {"lr", "fingerprints.cutoff"}
 
 
 def test_everything_may_be_fixed_and_one_range_changed() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,7 +117,7 @@ def trial_rows(trials: Sequence[FrozenTrial]) -> Table:
     left = len(frame) - len(rows)
     note = f"{left:,} more are in trials.csv." if left else ""
     head = ["trial", "state", "validation MAE (eV)", "best / last epoch", "time"]
-    head += [name.replace("_", "_\u200b") for name in names]  # may break there
+    head += [re.sub(r"([_.])", "\\1\u200b", name) for name in names]  # may break there
     return Table(head, rows, 0 if best_trial(trials) else None, note)
 
 

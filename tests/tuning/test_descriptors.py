@@ -15,12 +15,14 @@ from fake_trainer import FakeTrainer
 from ampflow import descriptors
 from ampflow.committee import make_committee
 from ampflow.demo import write_demo
-from ampflow.descriptors import Cost, described_path
+from ampflow.descriptors import Cost, describe_store, described_path
 from ampflow.errors import DataError
 from ampflow.experiment import Experiment
 from ampflow.experiment_file import make_experiment
 from ampflow.fingerprinting import find_source, fingerprint, make_descriptor, store_path
+from ampflow.fingerprints import GMP
 from ampflow.layout import Layout
+from ampflow.planning import make_plan
 from ampflow.splits import Splits, ensure_splits, splits_digest
 from ampflow.store import FingerprintStore
 from ampflow.tuning.described import described_store
@@ -135,6 +137,33 @@ def test_same_store_and_structures_for_all(make_study: Any) -> None:
     again = fingerprint(source, plain.data, descriptor, alone)
     assert np.array_equal(again.load().fingerprints, made.load().fingerprints)
     assert again.header["structures"] == made.header["structures"]
+
+
+# Of a descriptor with more orders only the new columns are computed; of one with fewer, none.
+def test_shared_columns_are_not_computed_again(
+    make_study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, spec = make_study()  # orders 0 and 1, three sigmas, cutoff 3.5
+    computed = set[tuple[str, ...]]()
+    compute = GMP.compute
+
+    def note(self: GMP, atoms: Any) -> Any:
+        computed.add(tuple(self.feature_names))
+        return compute(self, atoms)
+
+    monkeypatch.setattr(GMP, "compute", note)
+    monkeypatch.setattr(descriptors, "_milliseconds", lambda *_: 1.0)
+    base = spec.fingerprints
+    more, fewer = base.model_copy(update={"orders": 2}), base.model_copy(update={"orders": 0})
+    describe_store(spec.store, more)
+    new = set(make_descriptor(more).feature_names) - set(make_descriptor(base).feature_names)
+    assert [set(names) for names in computed] == [new]
+    computed.clear()
+    store = describe_store(spec.store, fewer)
+    assert not computed
+    assert np.array_equal(
+        store.load().fingerprints, FingerprintStore(spec.store).load().fingerprints[:, :3]
+    )
 
 
 # A training on some descriptor is the same one, in the same folder, for a study that searches
@@ -275,3 +304,12 @@ def test_cost_is_measured_again(make_study: Any) -> None:
     cost = descriptors.read_cost(path)
     assert cost is not None
     assert (cost.store, cost.features) == (path.stem, 6)
+
+
+# `ampflow check` says how many features the largest descriptor of the search has.
+def test_plan_tells_the_largest(make_study: Any) -> None:
+    experiment, _ = make_study()
+    plan = make_plan(experiment)
+    assert (plan.features, plan.most_features) == (6, 6)
+    plain, _ = make_study(tuning={"space": {"lr": {"choices": [0.1]}}})
+    assert make_plan(plain).most_features == 0

@@ -8,9 +8,18 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from ampflow.errors import OptionError
-from ampflow.experiment import Choices, Range, Training, Tuning
+from ampflow.experiment import Choices, Fingerprints, Range, Spaced, Training, Tuning
 from ampflow.tuning.cube import from_cube, to_cube
-from ampflow.tuning.space import distributions, fill, grid_values, highest, suggest
+from ampflow.tuning.space import (
+    distributions,
+    fill,
+    fill_fingerprints,
+    grid_values,
+    highest,
+    largest_fingerprints,
+    lowest_fingerprints,
+    suggest,
+)
 
 
 def test_options_that_are_whole_numbers_stay_whole() -> None:
@@ -97,3 +106,50 @@ def test_ends_of_a_discrete_option_have_their_full_share() -> None:
     shares = np.linspace(0, 1, 1000, endpoint=False)
     values = [from_cube(np.array([s]), {"d": SPACE["d"]})["d"] for s in shares]
     assert np.bincount(values, minlength=7)[2:].tolist() == [200] * 5
+
+
+# Options of fingerprints have the types that they have there: orders and numbers are whole.
+def test_fingerprints_in_the_space() -> None:
+    space = {
+        "fingerprints.orders": Range(low=0, high=3),
+        "fingerprints.cutoff": Range(low=4, high=6),
+        "fingerprints.sigmas.number": Range(low=2, high=5),
+        "fingerprints.square": Choices(choices=[False, True]),
+    }
+    found = distributions(space)
+    assert found["fingerprints.orders"] == IntDistribution(0, 3)
+    assert found["fingerprints.sigmas.number"] == IntDistribution(2, 5)
+    assert found["fingerprints.cutoff"] == FloatDistribution(4, 6)
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1)).ask()
+    assert suggest(trial, space, Training(epochs=7)) == Training(epochs=7)
+    chosen = fill_fingerprints(Fingerprints(), trial.params)
+    assert chosen.orders == trial.params["fingerprints.orders"]
+    assert chosen.square == trial.params["fingerprints.square"]
+
+
+# What is not searched stays: the ends of a list of sigmas, sigmas of orders that there still are.
+def test_fingerprints_that_are_not_searched_stay() -> None:
+    given = Fingerprints(
+        sigmas=[0.4, 1.0, 2.0], orders=3, cutoff=7.0, order_sigmas={1: [2], 3: [1]}
+    )
+    assert fill_fingerprints(given, {"lr": 1.0}) == given
+    chosen = fill_fingerprints(given, {"fingerprints.sigmas.number": 4, "fingerprints.orders": 2})
+    assert chosen == Fingerprints(
+        sigmas=Spaced(number=4, smallest=0.4, largest=2.0),
+        orders=2,
+        cutoff=7.0,
+        order_sigmas={1: [2]},
+    )
+
+
+# The corners of a space, which name a study and say how large its descriptors can be.
+def test_corners_of_the_fingerprints() -> None:
+    space = {
+        "fingerprints.orders": Range(low=1, high=3),
+        "fingerprints.normalize": Choices(choices=["order", "group"]),
+        "fingerprints.cutoff": Choices(choices=[4.0, 6.0]),
+    }
+    lowest = lowest_fingerprints(Fingerprints(cutoff=9.0), space)
+    assert (lowest.orders, lowest.normalize, lowest.cutoff) == (1, "order", 4.0)
+    largest = largest_fingerprints(Fingerprints(), space)
+    assert [(one.orders, one.normalize) for one in largest] == [(3, "order"), (3, "group")]
