@@ -100,7 +100,7 @@ def _copy_rows(structures: Part, values: NDArray[np.float64], path: Path) -> NDA
     """
     wanted = _keys(structures.column("geometry"))
     missing = np.arange(len(structures))
-    for donor in _others(path, path.parent.glob("*.safetensors")):
+    for donor in _others(path, path.parent.glob("*.lmdb")):
         theirs = _keys(donor.column("geometry"))
         order = np.argsort(theirs)
         places = np.searchsorted(theirs, wanted[missing], sorter=order).clip(max=len(theirs) - 1)

@@ -77,7 +77,7 @@ def store_path(folder: Path, source: Source, data: Data, descriptor: GMP) -> Pat
 
 def named_store(folder: Path, structures: str, descriptor: GMP) -> Path:
     """Name the store of some structures, of which `structures` is the digest."""
-    return folder / f"{digest('store', structures, descriptor.digest)}.safetensors"
+    return folder / f"{digest('store', structures, descriptor.digest)}.lmdb"
 
 
 @dataclass(frozen=True)

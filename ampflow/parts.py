@@ -1,11 +1,12 @@
 """Files of arrays in rows, each row with a checksum: what fingerprint stores are made of.
 
-A part is one safetensors file. It has some rows (structures), and each row some items (atoms):
-`row.NAME` are arrays with an entry a row, `item.NAME` arrays with an entry an item, row after row,
-and `offsets` (rows + 1,) says where each row's items begin. `checksums` (rows + 1,) has a CRC-32
-of each row's entries in all arrays, and last one of everything else. So each byte that means
-something is under one checksum, and damage is known by its row. Parts are written beside their
-final name and renamed; they are mapped into memory to be read, and read in runs of rows.
+A part is one LMDB file (see `values`). It has some rows (structures), and each row some items
+(atoms): `row.NAME` are arrays with an entry a row, `item.NAME` arrays with an entry an item, row
+after row, and `offsets` (rows + 1,) says where each row's items begin. `checksums` (rows + 1,) has
+a CRC-32 of each row's entries in all arrays, and last one of everything else. So each byte that
+means something is under one checksum, and damage is known by its row. `head` has all else as
+JSON, and types and shapes. Parts are written beside their final name and renamed; they are mapped
+into memory to be read, and read in runs of rows.
 """
 
 from __future__ import annotations
@@ -16,23 +17,22 @@ import zlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from ampflow.errors import StorageError
-from ampflow.files import atomic_path, explain_os_error
+from ampflow.files import atomic_path
+from ampflow.values import LONG, REMAKE, MissingValueError, read_value, write_values
 
 __all__ = ["PART_SCHEMA", "DamagedError", "Part", "write_part"]
 
-PART_SCHEMA = 2
+PART_SCHEMA = 3
 """Raised whenever older programs could misread a part."""
 
 Arrays = Mapping[str, NDArray[Any]]
-_REMAKE = "delete that file and run again"
+_HEAD = b"head"
 
 
 class DamagedError(StorageError):
@@ -46,7 +46,7 @@ class DamagedError(StorageError):
 
     def __init__(self, path: Path, row: int) -> None:
         where = "its head" if row < 0 else f"record {row}"
-        super().__init__(f"{path}: damaged: {where} is not as it was written", _REMAKE)
+        super().__init__(f"{path}: damaged: {where} is not as it was written", REMAKE)
         self.path, self.row = path, row
 
 
@@ -77,11 +77,11 @@ def write_part(
         _row_checksums(arrays, offsets), np.uint32(_head_checksum(text, offsets, _shapes(arrays)))
     )
     whole = arrays | {"offsets": offsets, "checksums": checksums}
+    # Shorter values would lie among LMDB's own bytes, and their damage be that of the whole file.
+    values = {name.encode(): whole[name].tobytes().ljust(LONG, b"\0") for name in sorted(whole)}
+    values[_HEAD] = json.dumps([text, _shapes(whole)]).encode()
     with atomic_path(path) as part:
-        try:
-            save_file(whole, part, metadata={"ampflow": text})
-        except safetensors.SafetensorError as error:  # it wraps the system's errors
-            raise _explain_writing(error, path) from error
+        write_values(part, values)
 
 
 def _row_checksums(arrays: Arrays, offsets: NDArray[np.int64]) -> NDArray[np.uint32]:
@@ -108,14 +108,14 @@ def _head_checksum(text: str, offsets: NDArray[np.int64], shapes: list[Any]) -> 
     return zlib.crc32(offsets.tobytes(), zlib.crc32(f"{text}{json.dumps(shapes)}".encode()))
 
 
-def _explain_writing(error: Exception, path: Path) -> StorageError:
-    import errno
-    import re
+_Kind = tuple[np.dtype[Any], tuple[int, ...]]
 
-    found = re.search(r"os error (\d+)", str(error))
-    number = int(found[1]) if found else errno.EIO
-    # A size limit of the process is one more way to have no room.
-    return explain_os_error(OSError(errno.ENOSPC if number == errno.EFBIG else number, ""), path)
+
+class _Head(NamedTuple):
+    meta: dict[str, Any]
+    offsets: NDArray[np.int64]
+    checksums: NDArray[np.uint32]
+    columns: dict[str, _Kind]
 
 
 class Part:
@@ -134,60 +134,43 @@ class Part:
         return len(self.offsets) - 1
 
     @cached_property
-    def _file(self) -> Any:
+    def _head(self) -> _Head:
         try:
-            return safetensors.safe_open(self.path, framework="np")
-        except (FileNotFoundError, NotADirectoryError):
-            raise StorageError(f"{self.path}: no such file", "run again to make it") from None
-        except OSError as error:
-            raise explain_os_error(error, self.path) from error
-        except safetensors.SafetensorError as error:
-            raise StorageError(f"{self.path}: damaged: {error}", _REMAKE) from error
-
-    @cached_property
-    def _slices(self) -> dict[str, Any]:
-        names = sorted(self._file.keys())
-        return {name: self._file.get_slice(name) for name in names if "." in name}
-
-    @cached_property
-    def _head(self) -> tuple[dict[str, Any], NDArray[np.int64], NDArray[np.uint32]]:
-        try:
-            text = self._file.metadata()["ampflow"]
+            text, shapes = json.loads(read_value(self.path, _HEAD))
             meta = json.loads(text)
-            offsets = self._file.get_tensor("offsets")
-            checksums = self._file.get_tensor("checksums")
-        except (TypeError, KeyError, ValueError, safetensors.SafetensorError):
+            arrays = {name: (np.dtype(dtype), tuple(shape)) for name, dtype, shape in shapes}
+        except MissingValueError:
+            raise DamagedError(self.path, -1) from None
+        except (TypeError, ValueError):
             raise DamagedError(self.path, -1) from None
         if meta.get("schema") != PART_SCHEMA:
             age = "a newer" if meta.get("schema", 0) > PART_SCHEMA else "an older"
             raise StorageError(
                 f"{self.path}: written by {age} ampflow (schema {meta.get('schema')})",
-                "upgrade ampflow" if age == "a newer" else _REMAKE,
+                "upgrade ampflow" if age == "a newer" else REMAKE,
             )
-        shapes = [
-            [name, _DTYPES.get(part.get_dtype()), part.get_shape()]
-            for name, part in self._slices.items()
-        ]
-        if _head_checksum(text, offsets, shapes) != checksums[-1]:
+        offsets, checksums = (self._array(name, arrays) for name in ("offsets", "checksums"))
+        columns = {name: arrays[name] for name in sorted(arrays) if "." in name}
+        listed = [[name, dtype.str, list(shape)] for name, (dtype, shape) in columns.items()]
+        if _head_checksum(text, offsets, listed) != checksums[-1]:
             raise DamagedError(self.path, -1)
-        return meta, offsets, checksums
+        return _Head(meta, offsets, checksums, columns)
 
     @property
     def meta(self) -> dict[str, Any]:
         """What was given to `write_part`, and the schema's version."""
-        return self._head[0]
+        return self._head.meta
 
     @property
     def offsets(self) -> NDArray[np.int64]:
         """(rows + 1,) where each row's items begin."""
-        return self._head[1]
+        return self._head.offsets
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a whole array with an entry a row, unchecked: `read` checks what matters."""
-        if f"row.{name}" not in self._slices:
+        if f"row.{name}" not in self._head.columns:
             raise DamagedError(self.path, -1)
-        array: NDArray[Any] = self._file.get_tensor(f"row.{name}")
-        return array
+        return self._array(f"row.{name}", self._head.columns)
 
     def read(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
         """Return all arrays for the rows from `start` to `stop`, by name.
@@ -198,7 +181,7 @@ class Part:
             If one of the rows is not as it was written.
         """
         arrays, sums = self._load(start, stop)
-        bad = np.flatnonzero(sums != self._head[2][start:stop])
+        bad = np.flatnonzero(sums != self._head.checksums[start:stop])
         if len(bad):
             raise DamagedError(self.path, start + int(bad[0]))
         return {name.partition(".")[2]: array for name, array in arrays.items()}
@@ -209,35 +192,36 @@ class Part:
         for start in range(0, len(self), _RUN):
             stop = min(start + _RUN, len(self))
             _, sums = self._load(start, stop)
-            found += (start + np.flatnonzero(sums != self._head[2][start:stop])).tolist()
+            found += (start + np.flatnonzero(sums != self._head.checksums[start:stop])).tolist()
         return found
 
     def close(self) -> None:
-        """Unmap the file; it is opened again when it is used again."""
-        for name in ("_file", "_slices", "_head"):
-            self.__dict__.pop(name, None)
+        """Forget what was read; it is read again when it is used again."""
+        self.__dict__.pop("_head", None)
 
     def _load(self, start: int, stop: int) -> tuple[Arrays, NDArray[np.uint32]]:
         offsets = self.offsets[start : stop + 1]
         edges = {"row": (start, stop), "item": (int(offsets[0]), int(offsets[-1]))}
-        arrays = {name: self._slice(name, *edges[name.partition(".")[0]]) for name in self._slices}
+        columns = self._head.columns
+        arrays = {
+            name: self._array(name, columns, edges[name.partition(".")[0]]) for name in columns
+        }
         return arrays, _row_checksums(arrays, offsets)
 
-    def _slice(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        part = self._slices[name]
-        if start == stop:  # safetensors has no empty slices
-            return np.empty((0, *part.get_shape()[1:]), dtype=_DTYPES[part.get_dtype()])
-        array: NDArray[Any] = part[start:stop]
-        return array
+    def _array(
+        self, name: str, arrays: Mapping[str, _Kind], run: tuple[int, int] | None = None
+    ) -> NDArray[Any]:
+        """Return an array, or a run of its entries."""
+        try:
+            dtype, shape = arrays[name]
+            start, stop = run or (0, shape[0])
+            entry = dtype.itemsize * math.prod(shape[1:])
+            content = read_value(self.path, name.encode(), start * entry, stop * entry)
+        except (KeyError, MissingValueError):
+            raise DamagedError(self.path, -1) from None
+        if len(content) != (stop - start) * entry:
+            raise DamagedError(self.path, -1)
+        return np.frombuffer(content, dtype=dtype).reshape(stop - start, *shape[1:])
 
 
 _RUN = 256  # rows checked at a time
-_DTYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "I64": "<i8",
-    "I32": "<i4",
-    "U32": "<u4",
-    "U8": "|u1",
-    "BOOL": "|b1",
-}

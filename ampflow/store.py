@@ -1,6 +1,6 @@
 """A fingerprint store: structures with labels and fingerprints, read as one though many files.
 
-`NAME.safetensors` is the store: a header, an index of all structures, and which parts they are in.
+`NAME.lmdb` is the store: a header, an index of all structures, and which parts they are in.
 Beside it, `structures/` and `fingerprints/` hold the parts, shared by all stores of the folder.
 All are files of plain arrays with checksums (see `parts`), complete or absent, mapped into memory,
 never changed; readers use no locks and may be many.
@@ -30,12 +30,12 @@ _RUN = 32  # structures read at a time
 
 def structures_path(store: Path, name: str) -> Path:
     """Return where the part of structures called `name` is."""
-    return store.parent / "structures" / f"{name}.safetensors"
+    return store.parent / "structures" / f"{name}.lmdb"
 
 
 def fingerprints_path(store: Path, name: str) -> Path:
     """Return where the part of fingerprints called `name` is."""
-    return store.parent / "fingerprints" / f"{name}.safetensors"
+    return store.parent / "fingerprints" / f"{name}.lmdb"
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def test_bad_structures_stop_or_are_listed(tmp_path: Path, structures) -> None:
     data = write(tmp_path / "a.traj", bad)
     with pytest.raises(DataError, match=r"a\.traj, structure 3: it has no energy"):
         make_store(tmp_path, data)
-    assert not list((tmp_path / "stores").glob("*.safetensors"))
+    assert not list((tmp_path / "stores").glob("*.lmdb"))
     store = make_store(tmp_path, data.model_copy(update={"on_bad": "skip"}))
     assert len(store) == 11
     assert [(item.index, item.reason) for item in store.rejected] == [(3, "it has no energy")]
@@ -171,8 +171,8 @@ def test_a_file_that_grows_is_not_stored(tmp_path: Path, structures, monkeypatch
     write(tmp_path / "a.traj", structures[:6])
     descriptor = make_descriptor(Fingerprints(sigmas=[0.5]))
     with pytest.raises(DataError, match="changed while it was read"):
-        fingerprint(source, data, descriptor, tmp_path / "stores" / "x.safetensors")
-    assert not (tmp_path / "stores" / "x.safetensors").exists()
+        fingerprint(source, data, descriptor, tmp_path / "stores" / "x.lmdb")
+    assert not (tmp_path / "stores" / "x.lmdb").exists()
 
 
 @pytest.fixture
@@ -209,14 +209,14 @@ def test_a_damaged_shard_is_made_again_alone(tmp_path: Path, structures, kind: i
     # Damage within a part is found when the store is made again, and only that part is remade.
     data = write(tmp_path / "a.traj", structures)
     store = make_store(tmp_path, data)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.lmdb")}
     spoilt = store.parts[1][kind].path
     content = bytearray(spoilt.read_bytes())
     content[-9] ^= 1
     spoilt.write_bytes(content)
     store.path.unlink()
     again = make_store(tmp_path, data)
-    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.lmdb")}
     assert {path for path in after if after[path] != before[path]} == {spoilt, again.path}
     np.testing.assert_array_equal(
         again.fingerprints(5), make_descriptor(Fingerprints()).compute(structures[5])
@@ -253,7 +253,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, structures, monkeypatch) -> None:
         [sys.executable, "-c", KILLED, tmp_path / "a.traj", tmp_path / "stores"], check=False
     )
     assert killed.returncode == -signal.SIGKILL
-    assert not list((tmp_path / "stores").glob("*.safetensors"))
+    assert not list((tmp_path / "stores").glob("*.lmdb"))
     read: list[int] = []
     get = ase.io.trajectory.TrajectoryReader.__getitem__
     monkeypatch.setattr(

@@ -31,11 +31,11 @@ def features(image: Image) -> np.ndarray:
 
 @pytest.fixture
 def make_store(tmp_path: Path, write_store: Write) -> Callable[..., list[Image]]:
-    """Make the store a.safetensors of some structures, in shards of five."""
+    """Make the store a.lmdb of some structures, in shards of five."""
 
     def make(count: int = 7, forces: bool = True) -> list[Image]:
         images = [make_image(index, forces) for index in range(count)]
-        write_store(tmp_path / "a.safetensors", images, [features(image) for image in images])
+        write_store(tmp_path / "a.lmdb", images, [features(image) for image in images])
         return images
 
     return make
@@ -44,7 +44,7 @@ def make_store(tmp_path: Path, write_store: Write) -> Callable[..., list[Image]]
 def test_what_is_written_is_read(tmp_path: Path, make_store) -> None:
     # Every array of every structure comes back bit for bit.
     images = make_store()
-    store = FingerprintStore(tmp_path / "a.safetensors")
+    store = FingerprintStore(tmp_path / "a.lmdb")
     assert len(store) == 7
     assert [str(geometry) for geometry in store.index.geometries] == [x.geometry for x in images]
     for index, image in enumerate(images):
@@ -60,7 +60,7 @@ def test_load_gathers_structures_in_the_order_asked(tmp_path: Path, make_store) 
     # Contiguous arrays hold the chosen structures one after another.
     images = make_store()
     chosen = [5, 0, 2]
-    data = FingerprintStore(tmp_path / "a.safetensors").load(np.array(chosen))
+    data = FingerprintStore(tmp_path / "a.lmdb").load(np.array(chosen))
     np.testing.assert_array_equal(data.energies, [-5.0, -0.0, -2.0])
     np.testing.assert_array_equal(
         data.fingerprints, np.concatenate([features(images[i]) for i in chosen])
@@ -72,13 +72,13 @@ def test_load_gathers_structures_in_the_order_asked(tmp_path: Path, make_store) 
 def test_forces_are_none_where_a_structure_has_none(tmp_path: Path, make_store) -> None:
     # A label that only some structures have is not made up for the others.
     make_store(forces=False)
-    assert FingerprintStore(tmp_path / "a.safetensors").load().forces is None
+    assert FingerprintStore(tmp_path / "a.lmdb").load().forces is None
 
 
 def test_every_subset_in_any_order(tmp_path: Path, make_store) -> None:
     # Reading in runs gives what reading one by one gives.
     make_store(count=90)
-    store = FingerprintStore(tmp_path / "a.safetensors")
+    store = FingerprintStore(tmp_path / "a.lmdb")
     random = np.random.default_rng(0)
     for chosen in (
         random.permutation(90),
@@ -98,7 +98,7 @@ def test_every_subset_in_any_order(tmp_path: Path, make_store) -> None:
 def test_a_flipped_byte_is_found_and_named(tmp_path: Path, make_store) -> None:
     # Each record carries a checksum, so damage cannot pass for data; the others can be read.
     images = make_store()
-    store = FingerprintStore(tmp_path / "a.safetensors")
+    store = FingerprintStore(tmp_path / "a.lmdb")
     path = store.parts[0][1].path
     content = bytearray(path.read_bytes())
     content[content.index(features(images[3]).tobytes())] ^= 1
@@ -111,8 +111,8 @@ def test_a_flipped_byte_is_found_and_named(tmp_path: Path, make_store) -> None:
 def test_one_structure_of_each_geometry(tmp_path: Path, write_store: Write) -> None:
     # The same structure with the same energy, in any shard, is left out; nothing is lost by it.
     images = [make_image(index % 6) for index in range(9)]
-    write_store(tmp_path / "a.safetensors", images, [features(image) for image in images])
-    store = FingerprintStore(tmp_path / "a.safetensors")
+    write_store(tmp_path / "a.lmdb", images, [features(image) for image in images])
+    store = FingerprintStore(tmp_path / "a.lmdb")
     assert len(store) == 6
     assert [(twin.index, twin.duplicate) for twin in store.rejected] == [
         (0, True),
@@ -125,8 +125,8 @@ def test_one_structure_of_each_geometry(tmp_path: Path, write_store: Write) -> N
 
 def test_damaged_and_missing_stores(tmp_path: Path, make_store) -> None:
     # Whatever is not a whole store says so and counts as absent.
-    (tmp_path / "b.safetensors").write_bytes(b"not a store" * 1000)
-    for name in ("b.safetensors", "missing.safetensors"):
+    (tmp_path / "b.lmdb").write_bytes(b"not a store" * 1000)
+    for name in ("b.lmdb", "missing.lmdb"):
         assert not is_whole(tmp_path / name)
         with pytest.raises(StorageError, match=name):
             len(FingerprintStore(tmp_path / name))
@@ -136,7 +136,7 @@ def test_damaged_and_missing_stores(tmp_path: Path, make_store) -> None:
 def test_a_store_whose_part_is_gone_or_short(tmp_path: Path, make_store, kind: int) -> None:
     # A store is as whole as its parts.
     make_store(count=20)
-    path = tmp_path / "a.safetensors"
+    path = tmp_path / "a.lmdb"
     assert is_whole(path)
     part = FingerprintStore(path).parts[1][kind].path
     content = part.read_bytes()
@@ -150,7 +150,7 @@ def test_a_store_whose_part_is_gone_or_short(tmp_path: Path, make_store, kind: i
 
 def test_a_store_that_is_gone_or_replaced(tmp_path: Path, make_store) -> None:
     # What this process has read does not stand for what is on the disk.
-    path = tmp_path / "a.safetensors"
+    path = tmp_path / "a.lmdb"
     make_store()
     assert is_whole(path)
     path.unlink()
@@ -162,7 +162,7 @@ def test_a_store_that_is_gone_or_replaced(tmp_path: Path, make_store) -> None:
 def test_may_be_opened_many_times_and_sent_to_other_processes(tmp_path: Path, make_store) -> None:
     # A store is its path, wherever it goes.
     make_store()
-    first, second = (FingerprintStore(tmp_path / "a.safetensors") for _ in range(2))
+    first, second = (FingerprintStore(tmp_path / "a.lmdb") for _ in range(2))
     sent = pickle.loads(pickle.dumps(first))
     assert len(first) == len(second) == len(sent) == 7
     first.close()
@@ -172,5 +172,5 @@ def test_may_be_opened_many_times_and_sent_to_other_processes(tmp_path: Path, ma
 def test_molecules_without_a_cell(tmp_path: Path, write_store: Write) -> None:
     # No cell and no periodicity is as good a structure as any.
     image = Image(molecule("H2O"), -1.0, None, Path("/x"), 0, digest("w"))
-    path = write_store(tmp_path / "a.safetensors", [image], [np.zeros((3, 3))])
+    path = write_store(tmp_path / "a.lmdb", [image], [np.zeros((3, 3))])
     assert FingerprintStore(path).image(0).atoms == image.atoms

@@ -26,13 +26,13 @@ def store(tmp_path: Path, write_store) -> FingerprintStore:
         forces = None if index == 5 else np.full((len(atoms), 3), float(index))
         images.append(Image(atoms, -float(index), forces, Path("/x"), index, digest(index)))
     fingerprints = [random.normal(size=(len(image.atoms), 3)) + 1e6 for image in images]
-    return FingerprintStore(write_store(tmp_path / "a.safetensors", images, fingerprints))
+    return FingerprintStore(write_store(tmp_path / "a.lmdb", images, fingerprints))
 
 
 def test_describe_counts_what_is_there(store: FingerprintStore) -> None:
     # All sizes are those of what readers see, on disk those of all files.
     found = describe(store)
-    files = list(store.path.parent.rglob("*.safetensors"))
+    files = list(store.path.parent.rglob("*.lmdb"))
     assert (found.structures, found.atoms, found.features) == (12, 36, 3)
     assert (found.shards, found.rejected) == (3, 1)
     assert found.size == sum(path.stat().st_size for path in files)

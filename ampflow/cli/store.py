@@ -124,7 +124,7 @@ def _find(name: str, cache: Path) -> FingerprintStore:
 
     if name and Path(name).is_file():
         return FingerprintStore(Path(name))
-    found = sorted((cache / "stores").glob(f"{name}*.safetensors"))
+    found = sorted((cache / "stores").glob(f"{name}*.lmdb"))
     if len(found) == 1:
         return FingerprintStore(found[0])
     what = f"{len(found)} stores" if found else "no store"

@@ -87,7 +87,7 @@ def test_a_run_and_what_changes_redo(ampflow, structures: Path, tmp_path: Path) 
     assert sum(results(out)["trials"].values()) == 5
 
     # A missing artifact is made again, though Prefect remembers having made it.
-    (store,) = (out / "cache" / "stores").glob("*.safetensors")
+    (store,) = (out / "cache" / "stores").glob("*.lmdb")
     store.unlink()
     again = ampflow("fingerprint", "--data", structures, "--out", out)
     assert again.returncode == 0, again.stderr

@@ -23,7 +23,7 @@ def cache(tmp_path: Path, write_store) -> Path:
         for index in range(7)
     ]
     fingerprints = [np.full((1, 2), float(index)) for index in range(7)]
-    path = tmp_path / "cache" / "stores" / "abc.safetensors"
+    path = tmp_path / "cache" / "stores" / "abc.lmdb"
     write_store(path, images, fingerprints, seconds=1.5, reused=0)
     return tmp_path / "cache"
 
@@ -35,7 +35,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_info_and_columns(cache: Path) -> None:
     # A store is found by its file, the beginning of its name, or as the only one.
-    for name in ([], ["ab"], [cache / "stores" / "abc.safetensors"]):
+    for name in ([], ["ab"], [cache / "stores" / "abc.lmdb"]):
         done = run("info", *name, "--cache", cache)
         assert done.returncode == 0, done.stderr
         assert "7 (0 left out)" in done.stdout
@@ -50,7 +50,7 @@ def test_info_and_columns(cache: Path) -> None:
 def test_verify_has_an_exit_code(cache: Path) -> None:
     # 0 if every byte is right; 1 if not, with file, record and structure.
     assert run("verify", "--cache", cache).returncode == 0
-    part = FingerprintStore(cache / "stores" / "abc.safetensors").parts[0][1].path
+    part = FingerprintStore(cache / "stores" / "abc.lmdb").parts[0][1].path
     content = bytearray(part.read_bytes())
     content[content.index(np.full(2, 3.0).tobytes())] ^= 1
     part.write_bytes(content)
