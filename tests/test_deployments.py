@@ -73,7 +73,7 @@ def test_the_form_has_every_option_with_its_meaning(deployed: dict[str, dict[str
         schema = deployment["parameter_openapi_schema"]
         definitions = schema["definitions"]
         assert schema["required"] == ["experiment"]
-        sections = set(Experiment.model_fields) - {"seed", "out", "cache"}
+        sections = set(Experiment.model_fields) - {"seed", "out", "cache", "cluster"}
         assert sections <= {name.lower() for name in definitions}
         for section in sections:
             options = definitions[section.capitalize()]["properties"]

@@ -197,13 +197,17 @@ def show_trial_table(trials: pd.DataFrame, searched: Iterable[str], most: int) -
     titles = {"number": "trial", "value": "MAE (eV)"}
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
     for name in names:  # words, so that a long title wraps
-        table.add_column(titles.get(name, name.replace("_", " ").replace(".", " ")), no_wrap=False)
+        table.add_column(titles.get(name, _words(name)), no_wrap=False)
     for row in trials.sort_values("value").head(most).to_dict("records"):
         row["value"] = "" if row["value"] != row["value"] else f"{row['value']:.4g}"
         table.add_row(*(_short(row[name]) for name in names))
     Console().print(table)
     for row in trials[trials["reason"].notna()].to_dict("records")[:most]:
         Console().print(f"  trial {row['number']} failed: {row['reason']}", markup=False)
+
+
+def _words(name: str) -> str:
+    return name.removeprefix("fingerprints.").replace("_", " ").replace(".", " ")
 
 
 def _short(value: object) -> str:

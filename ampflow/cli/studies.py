@@ -92,7 +92,7 @@ def show(
 def _given(value: object) -> object:
     """Leave out of a range what is not set."""
     if isinstance(value, dict):
-        return {key: item for key, item in value.items() if item not in (None, False)}
+        return {key: item for key, item in value.items() if item is not None and item is not False}
     return value
 
 

@@ -221,7 +221,7 @@ def _descriptor_panels(trials: Sequence[FrozenTrial]) -> list[_Panel]:
         return []
     caption = (
         "Each point is a descriptor: the least error on validation of the trials that had it, and "
-        "how long its fingerprints take for a structure of this data. Those on the line have no "
-        "other that is cheaper and better."
+        "how long its fingerprints take for a structure of this data, on one core. On the line are "
+        "those that no other is both cheaper and better than."
     )
     return [_Panel("costs", "Accuracy and cost of fingerprints", caption, cost_figure(searched))]

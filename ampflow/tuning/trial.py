@@ -213,21 +213,12 @@ class TrialRun:
             lease.finish()
 
     def _describe(self, fingerprints: Fingerprints) -> None:
-        """Have the trial's fingerprints computed, unless somebody did or does."""
-        from ampflow.descriptors import describe_store, is_described  # imports what is compiled
+        """Have the trial's fingerprints computed, unless somebody did."""
+        from ampflow.tuning.described import make_described  # imports what is compiled
 
-        if is_described(self._store):
-            return
-        lease = self._stores.claim(self._store.stem)
-        if lease is None:
+        own = self._claim.lease
+        if not make_described(self._spec, fingerprints, self._stores, own, self._between_shards):
             raise Busy
-        try:
-            with keep_alive(self._claim.lease, lease):
-                describe_store(self._spec.store, fingerprints, self._between_shards)
-        except BaseException:
-            lease.release()
-            raise
-        lease.finish()
 
     def _between_shards(self) -> None:
         self._claim.lease.check()

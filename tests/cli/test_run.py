@@ -95,6 +95,45 @@ def test_a_run_and_what_changes_redo(ampflow, structures: Path, tmp_path: Path) 
     assert len(FingerprintStore(store)) == 60
 
 
+def test_fingerprints_are_searched(ampflow, structures: Path, tmp_path: Path) -> None:
+    # From one file: descriptors are searched with the network, the model has the winner's own,
+    # the report shows error against cost, and a second run finds all of it there.
+    out = tmp_path / "out"
+    (tmp_path / "searched.toml").write_text(SEARCHED)
+    arguments = ("run", "searched.toml", "--data", structures, "--out", out, *SMALL)
+    first = ampflow(*arguments)
+    assert first.returncode == 0, first.stderr
+    found = results(out)
+    cutoff = found["best_params"]["fingerprints.cutoff"]
+    count = found["best_params"]["fingerprints.sigmas.number"]
+    model = library.load(out / "model").potential.fingerprints
+    assert (model.cutoff, model.num_features) == (cutoff, 2 * count)
+    assert found["features"] == 2 * count
+    page = (out / "report.html").read_text()
+    assert "figure-costs" in page
+    table = pd.read_csv(out / "predictions.csv")
+    test = table[table["part"] == "test"]
+    atoms = ase.io.read(structures, index=int(test["index"].iloc[0]))
+    atoms.calc = library.load(out / "model")
+    assert atoms.get_potential_energy() == pytest.approx(test["predicted_ev"].iloc[0], abs=1e-5)
+    before = modified(out)
+    again = ampflow(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert modified(out) == before
+
+
+SEARCHED = """
+[fingerprints]
+sigmas = [0.5, 2.0]
+orders = 1
+
+[tuning.space]
+lr = { low = 1e-3, high = 1e-2 }
+fingerprints.cutoff = { choices = [3.0, 4.0] }
+fingerprints.sigmas.number = { low = 3, high = 5 }
+"""
+
+
 def _start(served: dict[str, str], *arguments: object) -> subprocess.Popen[str]:
     command = [Path(sys.executable).with_name("ampflow"), *map(str, arguments)]
     return subprocess.Popen(
