@@ -17,7 +17,7 @@ from ampflow.fingerprints import GMP
 from ampflow.fingerprints.reach import reach_note
 from ampflow.layout import Layout
 from ampflow.potential.model import Potential
-from ampflow.reports.descriptors import descriptors_of
+from ampflow.reports.fingerprint_costs import descriptors_of
 from ampflow.reports.page import OUTPUTS, write_report
 from ampflow.reports.results import Skipped, make_results
 from ampflow.splits import split_seconds

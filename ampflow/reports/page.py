@@ -20,7 +20,7 @@ from ampflow.reports import tables, wording
 from ampflow.reports.accuracy import COLUMNS
 from ampflow.reports.accuracy_figures import by_composition, by_element, parity
 from ampflow.reports.contour import contour
-from ampflow.reports.descriptors import cost_figure, descriptor_rows, descriptors_of
+from ampflow.reports.fingerprint_costs import cost_figure, descriptor_rows, descriptors_of
 from ampflow.reports.results import Results
 from ampflow.reports.search_figures import (
     history,

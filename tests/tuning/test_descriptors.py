@@ -133,7 +133,7 @@ def test_same_store_and_structures_for_all(make_study: Any) -> None:
     plain, _ = make_study(fingerprints=trial.model_dump(), tuning={"space": {}}, out="plain")
     source, descriptor = find_source(plain.data), make_descriptor(plain.fingerprints)
     assert store_path(made.path.parent, source, plain.data, descriptor) == made.path
-    alone = Path(experiment.out) / "alone.safetensors"
+    alone = Path(experiment.out) / "alone.lmdb"
     again = fingerprint(source, plain.data, descriptor, alone)
     assert np.array_equal(again.load().fingerprints, made.load().fingerprints)
     assert again.header["structures"] == made.header["structures"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ampflow.reports.descriptors import (
+from ampflow.reports.fingerprint_costs import (
     Descriptor,
     cost_figure,
     descriptor_rows,
