@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import struct
 import threading
 import zlib
@@ -68,7 +69,7 @@ def write_values(path: Path, values: Mapping[bytes, bytes]) -> None:
         finally:
             environment.close()
     except lmdb.Error as error:
-        raise _system_error(error, path) from error
+        raise _system_error(error, path, _PAGE * pages) from error
     with path.open("rb+") as stream:
         length = stream.seek(0, os.SEEK_END)
         trailer = _TRAILER.pack(_MAGIC, length, _skeleton(stream.fileno(), length))
@@ -160,11 +161,13 @@ def _skeleton(descriptor: int, length: int) -> int:
     return checksum
 
 
-def _system_error(error: lmdb.Error, path: Path) -> OSError:
+def _system_error(error: lmdb.Error, path: Path, needed: int) -> OSError:
     """Return the system's error that LMDB wraps, by its words."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
         if os.strerror(number) in str(error):
             return OSError(number, os.strerror(number), str(path))
-    if os.strerror(errno.EFBIG) in str(error):  # a limit of the process: no room either
+    # A limit of the process is no room either; and where only a part of the last write had room,
+    # LMDB calls it an input/output error.
+    if os.strerror(errno.EFBIG) in str(error) or shutil.disk_usage(path.parent).free < needed:
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     return OSError(errno.EIO, str(error), str(path))
