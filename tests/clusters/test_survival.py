@@ -38,6 +38,21 @@ def test_jobs_that_are_killed(user: SiteUser, dialect: str) -> None:
     user.check_nothing_left()
 
 
+def test_the_end_of_a_jobs_time(user: SiteUser) -> None:
+    # A trial that takes longer than a job may run goes on in the next job: workers stop before
+    # their job's end, and one that does not know of it is killed by Slurm.
+    unaware = "[ $((SLURM_JOB_ID % 2)) = 0 ] && unset AMPFLOW_JOB_END"
+    name = user.profile("short", walltime="00:01:00", prologue=[unaware])
+    run = user.start(*user.tuning(name, trials=2, epochs=20_000))
+    before = user.wait_for_training(run, trials=2)
+    code, said = user.end(run)
+    assert code == 0, said
+    user.check_study(trials=2, epochs=20_000)
+    user.check_continued(before)
+    assert len(user.submitted()) > 2
+    user.check_nothing_left()
+
+
 @pytest.mark.parametrize("when", ["queued", "training"])
 def test_a_driver_that_is_killed(user: SiteUser, when: str) -> None:
     # After SIGKILL nothing stays in the queue, be it queued or running, and the same command

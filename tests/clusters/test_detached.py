@@ -1,0 +1,49 @@
+"""Runs that go on without a terminal."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from private_slurm import wait_for
+from site_user import SiteUser, result_of
+
+pytestmark = pytest.mark.cluster
+
+
+def state_of(user: SiteUser) -> str:
+    """Return the state of the one run, as `ampflow status` shows it."""
+    shown = user.ampflow("status")
+    return re.findall(r"^\s*\d{4}-\d{6}-\w+ +(\w+)", shown, re.MULTILINE)[0]
+
+
+def test_detached_in_a_job(user: SiteUser) -> None:
+    # The driver is a job: found by status, ended by stop with nothing left in the queue. Run
+    # again it goes on, and ends by itself.
+    name = user.profile("mine")
+    arguments = user.tuning(name, command="run", trials=2, epochs=8000, more=("--detach",))
+    user.ampflow(*arguments)
+    wait_for("trainings under way", lambda: len(user.epochs()) == 2)
+    assert state_of(user) == "running"
+    assert "driver of" in user.ampflow("jobs")
+    user.ampflow("stop")
+    assert state_of(user) == "stopped"
+    user.check_nothing_left()
+    before = user.epochs()
+    user.ampflow(*arguments)
+    wait_for("the run's end", lambda: state_of(user) == "done", 600)
+    user.check_study(trials=2, epochs=8000)
+    user.check_continued(before)
+    assert result_of(user.out)["trials"]["complete"] == 2
+    user.check_nothing_left()
+
+
+def test_detached_on_this_machine(user: SiteUser) -> None:
+    # Without a cluster a run goes on in the background.
+    arguments = user.tuning("", command="run", trials=2, epochs=8000, more=("--detach",))
+    user.ampflow(*arguments)
+    wait_for("trainings under way", lambda: len(user.epochs()) == 2)
+    assert state_of(user) == "running"
+    user.ampflow("stop")
+    assert state_of(user) == "stopped"
+    user.check_nothing_left()
