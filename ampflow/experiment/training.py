@@ -1,0 +1,129 @@
+"""Options of [training]."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from ampflow.experiment.section import Section, option
+
+__all__ = ["Training"]
+
+
+class Training(Section):
+    """One network (SingleNN): the same small network for every atom, summed to the energy."""
+
+    num_layers: int = option(3, "Hidden layers.", ge=1, le=50)
+    num_nodes: int = option(32, "Nodes in each hidden layer.", ge=1, le=4096)
+    activation: Literal["tanh", "silu", "gelu", "relu"] = option("silu", "Activation function.")
+    dropout_rate: float = option(
+        0.0, "Share of nodes dropped in training after each hidden layer.", ge=0, lt=1
+    )
+    epochs: int = option(100, "Passes over the train part, at most.", ge=1)
+    patience: int = option(
+        0, "Stop after this many epochs without a better validation error; 0: never.", ge=0
+    )
+    batch_size: int = option(
+        16, "Structures, or atoms (`batch_unit`), a step of the optimiser.", ge=1
+    )
+    batch_unit: Literal["structures", "atoms"] = option(
+        "structures",
+        'What `batch_size` counts. With "atoms" a batch has as many whole structures as fit, but '
+        "at least one.",
+    )
+    loss: Literal["mae", "mse", "huber"] = option(
+        "mae",
+        "What is made small: the mean absolute error of the energies per structure, the mean "
+        "squared one, or Huber's, which is squared below `huber_delta` and linear above.",
+    )
+    huber_delta: float = option(
+        0.1, "Where Huber's loss becomes linear.", "eV, and eV/Å for forces", gt=0
+    )
+    force_weight: float = option(
+        0.0,
+        "Adds this times the loss of the force components, a mean over each structure; 0: energies "
+        "alone are trained on. Needs forces in every structure.",
+        "Å",
+        ge=0,
+    )
+    optimizer: Literal["adam", "adamw", "lbfgs"] = option(
+        "adam",
+        "Adam, AdamW (with `weight_decay`), or L-BFGS: one step an epoch from the whole train "
+        "part; lr, schedule, batches and clip do not apply to it.",
+    )
+    weight_decay: float = option(
+        0.01, "AdamW's: each step shrinks the weights by this times lr.", ge=0
+    )
+    lr: float = option(1e-2, "Learning rate: at the start, or the highest of one-cycle.", gt=0)
+    schedule: Literal["step", "cosine", "one-cycle", "plateau"] = option(
+        "step",
+        "How the learning rate changes from epoch to epoch: times `gamma` every `step_size` "
+        "epochs; down to 0 along a cosine; up for 30 % of the epochs and then down; or times "
+        "`gamma` after `step_size` epochs without a better validation error.",
+    )
+    gamma: float = option(
+        0.7, "What the step and plateau schedules multiply the learning rate by.", gt=0, le=1
+    )
+    step_size: int = option(
+        15, "Epochs between two decays (step), or without improvement before one (plateau).", ge=1
+    )
+    clip: float = option(
+        0.0,
+        "Gradients longer than this are shortened to it; 0: none is. In the loss's own unit, where "
+        "energies are of order one.",
+        ge=0,
+    )
+    ema_decay: float = option(
+        0.0,
+        "Validate and keep a running average of the weights, in which each step's weigh one minus "
+        "this (and more in the first steps); 0: the weights themselves.",
+        ge=0,
+        lt=1,
+    )
+    references: Literal["fit", "given", "none"] = option(
+        "fit",
+        "Energies an element that are taken off before training: fitted to the train part by least "
+        "squares, those of `reference_energies`, or none.",
+    )
+    ridge: float = option(
+        0.0,
+        "Pulls fitted reference energies towards the mean energy per atom, most where compositions "
+        "say least; 0: plain least squares.",
+        ge=0,
+    )
+    precision: Literal["float32", "float64"] = option(
+        "float32", "Floating-point type of the network. Energies are always summed in float64."
+    )
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "auto", '"auto": the CPU, which is faster for networks this small.'
+    )
+    checkpoint_seconds: float = option(
+        10.0, "A checkpoint is written at the first epoch's end after this long.", "seconds", ge=0
+    )
+    checkpoint_epochs: int = option(
+        0, "A checkpoint is also written every so many epochs; 0: only by the clock.", ge=0
+    )
+    # Last, since a file has it as a table of its own.
+    reference_energies: dict[str, float] = option(
+        {}, 'Energy of each element, for references = "given".', "eV per atom"
+    )
+
+    @field_validator("reference_energies")
+    @classmethod
+    def _elements_exist(cls, energies: dict[str, float]) -> dict[str, float]:
+        from ase.data import chemical_symbols
+
+        if unknown := sorted(set(energies) - set(chemical_symbols[1:])):
+            raise ValueError(f"no such element: {', '.join(unknown)}")
+        return energies
+
+    def decisive(self, exclude: Collection[str] = ()) -> dict[str, Any]:
+        """Return the options that the result depends on, but for `exclude`, in JSON's types.
+
+        Names of studies and trainings are made of these.
+        """
+        return self.model_dump(
+            mode="json", exclude={"checkpoint_seconds", "checkpoint_epochs", *exclude}
+        )
