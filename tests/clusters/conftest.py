@@ -14,15 +14,11 @@ from ampflow.demo import write_demo
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
     """A real Slurm with Torque's commands; skip where there cannot be one."""
-    running = private_slurm()
     try:
-        found = running.__enter__()
+        with private_slurm() as running:
+            yield running
     except NotPossible as error:
         pytest.skip(str(error))
-    try:
-        yield found
-    finally:
-        running.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,8 @@
-"""A private Slurm on this machine: its daemons on loopback, all its files in one folder."""
+"""A private Slurm on this machine: its daemons on loopback, all its files in one folder.
+
+It lives in a process of its own, `python tests/clusters/private_slurm.py`, as long as the standard
+input of that: so nothing of it is left when a test's process is killed.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -107,12 +112,10 @@ class Slurm:
 
     def kill(self, job: str) -> None:
         """Kill the processes of a job, as a node that runs out of memory does."""
-        for process in _processes("SLURM_JOB_ID", job):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        _kill(_processes("SLURM_JOB_ID", job))
 
     def processes(self) -> list[psutil.Process]:
-        """Return all processes of jobs."""
+        """Return all processes of jobs, and of those who submit them."""
         return _processes("SLURM_CONF", self.environment["SLURM_CONF"])
 
 
@@ -125,6 +128,12 @@ def _processes(variable: str, value: str) -> list[psutil.Process]:
     return found
 
 
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 @contextmanager
 def private_slurm() -> Iterator[Slurm]:
     """Run a Slurm with the partitions pace-ice and pace-ice-gpu; nothing of it is left."""
@@ -133,6 +142,24 @@ def private_slurm() -> Iterator[Slurm]:
         raise NotPossible(f"no {', '.join(missing)} (Debian: slurm-wlm-torque and others)")
     if os.geteuid():
         raise NotPossible("Slurm's daemons are to be started by root")
+    keeper = subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert keeper.stdin is not None
+    assert keeper.stdout is not None
+    try:
+        folder = keeper.stdout.readline().strip()
+        assert folder, "Slurm did not start"
+        yield Slurm(Path(folder))
+    finally:
+        keeper.stdin.close()
+        keeper.wait()
+        keeper.stdout.close()
+
+
+def main() -> None:
+    """Run it until the end of the standard input; print its folder when it is up."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # short: it will hold a socket
     folder.chmod(0o755)
     daemons: list[subprocess.Popen[bytes]] = []
@@ -140,15 +167,16 @@ def private_slurm() -> Iterator[Slurm]:
     try:
         _configure(folder)
         _start(folder, daemons, slurm)
-        yield slurm
+        sys.stdout.write(f"{folder}\n")
+        sys.stdout.flush()
+        sys.stdin.read()
     finally:
-        with suppress(subprocess.SubprocessError):
+        _kill(slurm.processes())  # drivers first, which would submit jobs anew
+        with suppress(subprocess.SubprocessError, AssertionError):
             for job in slurm.queue():
                 slurm.cancel(job)
             wait_for("an empty queue", lambda: not slurm.queue(), 60)
-        for process in slurm.processes():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        _kill(slurm.processes())
         for daemon in reversed(daemons):
             _stop(daemon)
         shutil.rmtree(folder, ignore_errors=True)
@@ -233,3 +261,7 @@ def _free_ports() -> list[int]:
 
 def _log(folder: Path) -> str:
     return "\n".join(path.read_text(errors="replace")[-2000:] for path in folder.glob("*.log"))
+
+
+if __name__ == "__main__":
+    main()
