@@ -54,7 +54,7 @@ class _Crew:
         self._spec, self._deadline, self._workers = spec, deadline, workers
         self._most = _TROUBLES * size
         self._troubles = 0
-        self._progress = -1
+        self._progress: tuple[int, float] | None = None
 
     def see_through(self, names: Sequence[str]) -> None:
         working = {name: self._begin(name) for name in names}
@@ -101,7 +101,7 @@ class _Crew:
 
     def _count(self, trouble: AmpflowError) -> None:
         progress = study_progress(self._spec)
-        self._troubles = 1 if progress > self._progress else self._troubles + 1
+        self._troubles = 1 if progress != self._progress else self._troubles + 1
         self._progress = progress
         if self._troubles >= self._most:
             raise trouble

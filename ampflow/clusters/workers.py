@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster, Status, get_worker
 from distributed.security import Security
 
 from ampflow.clusters.profile import Profile
+from ampflow.errors import AmpflowError
 
 __all__ = ["Processes", "Workers", "default_workers", "here", "told_to_stop"]
 
@@ -76,7 +77,18 @@ class Processes:
             self._cluster.scale(workers)
 
     def check(self) -> None:
-        """Nothing that could be found here."""
+        """See that processes start.
+
+        Raises
+        ------
+        AmpflowError
+            If one ended at its start: Dask would wait for it for ever.
+        """
+        if any(worker.status == Status.failed for worker in self._cluster.workers.values()):
+            raise AmpflowError(
+                "a worker process of this machine ended at its start",
+                "its own message is above; is there enough memory? --set tuning.workers=1",
+            )
 
     def note(self) -> str:
         """Nothing that a user would not know."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ampflow.errors import StorageError
 from ampflow.tuning.leases import Holder, Leases
-from ampflow.tuning.results import end_of
+from ampflow.tuning.results import CHECKPOINT, end_of
 from ampflow.tuning.spec import PREFIX, StudySpec, claims_folder, journal_path, location_of
 from ampflow.tuning.storage import explain_storage_errors, open_storage, shown
 
@@ -139,8 +140,10 @@ def study_exists(spec: StudySpec) -> bool:
     return _open(spec.name, spec.cache, spec.tuning.storage) is not None
 
 
-def study_progress(spec: StudySpec) -> int:
-    """Return a number that grows whenever a trial of the study comes farther.
+def study_progress(spec: StudySpec) -> tuple[int, float]:
+    """Return what changes whenever a trial of the study comes farther.
+
+    The study hears of epochs only where a pruner asks for them: checkpoints count as well.
 
     Raises
     ------
@@ -150,7 +153,12 @@ def study_progress(spec: StudySpec) -> int:
     with explain_storage_errors(spec.location):
         study = _open(spec.name, spec.cache, spec.tuning.storage)
         trials = study.get_trials(deepcopy=False) if study else []
-        return sum(1 + len(trial.intermediate_values) for trial in trials)
+    told = sum(1 + len(trial.intermediate_values) for trial in trials)
+    written = 0.0
+    for path in (spec.cache / "trials").glob(f"*/{CHECKPOINT}"):
+        with suppress(OSError):  # its trial has just ended
+            written = max(written, path.stat().st_mtime)
+    return told, written
 
 
 def _summarise(study: optuna.Study, location: str) -> StudySummary:
