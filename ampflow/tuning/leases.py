@@ -116,9 +116,13 @@ class Lease:
         LeaseLost
             If somebody took it over, or finished it.
         """
-        following = _path(self.folder, self.key, self.generation + 1)
-        if following.exists() or not self.path.exists():
+        if self.is_lost():
             raise LeaseLost(self.key)
+
+    def is_lost(self) -> bool:
+        """Tell whether somebody took the work over, or finished it."""
+        following = _path(self.folder, self.key, self.generation + 1)
+        return following.exists() or not self.path.exists()
 
     def release(self) -> None:
         """Give the work back unfinished, for anybody to take at once."""

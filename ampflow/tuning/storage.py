@@ -6,7 +6,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,6 +29,8 @@ __all__ = ["explain_storage_errors", "open_storage", "shown"]
 _DRIVERS = {"postgresql": ("psycopg2", "psycopg2-binary"), "mysql": ("pymysql", "pymysql")}
 _SECONDS_TO_WAIT = 60  # for another process's lock on SQLite
 _SECONDS_TO_CONNECT = 10
+_FROZEN = 20  # seconds after which a server ends the transaction of a process that is stopped
+_SILENT = 90  # seconds after which a server that does not answer is given up
 _FLEETING = ("intermediate_value", "param_name", "user_attr", "system_attr")
 
 
@@ -175,19 +177,50 @@ def _create(url: sqlalchemy.URL) -> BaseStorage:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
             check_sqlite(Path(url.database))
         storage = _with_tables(text, connect_args={"timeout": _SECONDS_TO_WAIT})
-        sqlalchemy.event.listen(storage.engine, "connect", _set_up_sqlite)
-        storage.engine.dispose()  # so that the connection made already is set up as well
-        return storage
-    return _with_tables(text, pool_pre_ping=True, connect_args=_arguments(url))
+    else:
+        storage = _with_tables(text, pool_pre_ping=True, connect_args=_arguments(url))
+    sqlalchemy.event.listen(storage.engine, "connect", _set_up(backend))
+    storage.engine.dispose()  # so that the connection made already is set up as well
+    return storage
 
 
 def _arguments(url: sqlalchemy.URL) -> dict[str, Any]:
     """Return what the driver is to be told: the password too, which is in no URL then."""
-    if url.get_backend_name() not in _DRIVERS:
-        return {}
-    arguments: dict[str, Any] = {"connect_timeout": _SECONDS_TO_CONNECT}
+    arguments: dict[str, Any] = {}
+    match url.get_backend_name():
+        case "postgresql":
+            arguments = {"keepalives_idle": _SILENT // 3, "keepalives_interval": _SILENT // 6}
+            arguments |= {"keepalives_count": 4, "tcp_user_timeout": 1000 * _SILENT}
+        case "mysql":  # longer than it lets a statement wait for a lock
+            arguments = {"read_timeout": _SILENT, "write_timeout": _SILENT}
+        case _:
+            return {}
+    arguments["connect_timeout"] = _SECONDS_TO_CONNECT
     password = None if url.password else storage_password()
     return arguments if password is None else arguments | {"password": password}
+
+
+def _set_up(backend: str) -> Callable[[Any, Any], None]:
+    """Return what prepares each new connection.
+
+    A process that is stopped in the middle of a transaction holds locks that all others wait
+    for. PostgreSQL can end such a transaction. MySQL ends a connection that says nothing, with
+    its transaction; the pool makes a new one where that was merely idle.
+    """
+    statements = {
+        "sqlite": ["PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL"],
+        "postgresql": [f"SET idle_in_transaction_session_timeout = {1000 * _FROZEN}"],
+        "mysql": [f"SET SESSION wait_timeout = {_FROZEN}"],
+    }.get(backend, [])
+
+    def set_up(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.close()
+        connection.commit()
+
+    return set_up
 
 
 def _with_tables(url: str, **options: Any) -> RDBStorage:
@@ -196,8 +229,3 @@ def _with_tables(url: str, **options: Any) -> RDBStorage:
     except SQLAlchemyError:
         # Two that meet an empty database both create the tables, and one of them fails.
         return RDBStorage(url, engine_kwargs=options)
-
-
-def _set_up_sqlite(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")

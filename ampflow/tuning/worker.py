@@ -11,11 +11,12 @@ from pathlib import Path
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from sqlalchemy.exc import SQLAlchemyError
 
-from ampflow.errors import AmpflowError
+from ampflow.errors import AmpflowError, StorageError
 from ampflow.tuning.claims import Claim, Claims
 from ampflow.tuning.gpu_time import GpuTime
 from ampflow.tuning.leases import GRACE, LeaseLost, Leases
 from ampflow.tuning.limits import MARGIN, Ended, Limits
+from ampflow.tuning.patience import Patience
 from ampflow.tuning.results import Objective
 from ampflow.tuning.sampling import budget
 from ampflow.tuning.spec import StudySpec, claims_folder
@@ -117,8 +118,8 @@ def run_worker(
     TrialsFail
         If 5 trials in a row fail for the same reason that is not their hyperparameters.
     StorageError
-        If the study's storage or the cache folder cannot be used. The trial is left to be
-        continued.
+        If the study's storage or the cache folder cannot be used, and, where that may pass by
+        itself, still cannot after 10 minutes. The trial is left to be continued.
     OptionError
         If the sampler cannot search the space.
     """
@@ -154,26 +155,41 @@ class _Loop:
         self._folders = Leases(folder.with_name("trials"), worker, grace)
         self._stores = Leases(folder.with_name("stores"), worker, grace)
         self._failures: list[str] = []  # reasons, one after the other
+        self._busy: set[int] = set()  # trials whose hyperparameters somebody else is training
         self._summary = WorkerSummary(worker)
 
     def run(self, on_trial: Callable[[TrialReport], None] | None, wait: bool) -> WorkerSummary:
         start = time.monotonic()
-        busy: set[int] = set()  # trials whose hyperparameters somebody else is training
-        while not self._is_over():
-            claim = self._claims.next(busy)
-            if claim is not None:
-                report = self._work(claim, busy)
-                if report is not None and on_trial is not None:
-                    on_trial(report)
-            elif busy or (wait and self._claims.unfinished()):
-                busy.clear()
-                time.sleep(_POLL)
+        patience = Patience()
+        goes_on = True
+        while goes_on:
+            try:
+                with explain_storage_errors(self._spec.location):
+                    goes_on = self._turn(on_trial, wait)
+            except StorageError as error:
+                patience.wait(error)
             else:
-                self._claims.tidy()
-                self._gpu.tidy()
-                break
+                patience.forget()
         self._summary.seconds = time.monotonic() - start
         return self._summary
+
+    def _turn(self, on_trial: Callable[[TrialReport], None] | None, wait: bool) -> bool:
+        """Work on a trial, or wait for one; False if there is nothing left to do."""
+        if self._is_over():
+            return False
+        claim = self._claims.next(self._busy)
+        if claim is not None:
+            report = self._work(claim)
+            if report is not None and on_trial is not None:
+                on_trial(report)
+        elif self._busy or (wait and self._claims.unfinished()):
+            self._busy.clear()
+            time.sleep(_POLL)
+        else:
+            self._claims.tidy()
+            self._gpu.tidy()
+            return False
+        return True
 
     def _is_over(self) -> bool:
         if self._summary.ended == "done":
@@ -182,29 +198,35 @@ class _Loop:
             self._summary.ended = "gpu hours"
         return self._summary.ended != "done"
 
-    def _work(self, claim: Claim, busy: set[int]) -> TrialReport | None:
+    def _work(self, claim: Claim) -> TrialReport | None:
         """Work on a trial and let go of it, whatever happens."""
         try:
             report = self._end(claim)
         except (LeaseLost, UpdateFinishedTrialError):
-            _log.warning("trial %d was taken over by another worker, dropped", claim.number)
-            self._summary.dropped += 1
+            self._drop(claim)
             return None
         except Busy:
             claim.lease.release()
-            busy.add(claim.number)
+            self._busy.add(claim.number)
             return None
         except Stopped as stopped:
             claim.lease.release()
             self._summary.ended = stopped.why
             return None
-        except BaseException:  # left to be continued: a full disk, a lost database, Ctrl-C
+        except BaseException as error:  # left to be continued: a lost database, Ctrl-C
+            if isinstance(error, _NOT_THE_TRIALS) and claim.lease.is_lost():
+                self._drop(claim)  # nobody's loss: somebody else has it
+                return None
             claim.lease.release()
             raise
         claim.lease.finish()
         self._gpu.forget(claim.lease.key)
         self._count(report)
         return report
+
+    def _drop(self, claim: Claim) -> None:
+        _log.warning("trial %d was taken over by another worker, dropped", claim.number)
+        self._summary.dropped += 1
 
     def _end(self, claim: Claim) -> TrialReport:
         run = TrialRun(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from fake_trainer import FakeTrainer
+from processes import Start, starting
 from servers import NotInstalled, mysql_server, postgresql_server
 
 from ampflow.digests import digest
@@ -50,6 +51,13 @@ def make_spec(tmp_path: Path) -> Any:
 @pytest.fixture
 def trainer(tmp_path: Path) -> FakeTrainer:
     return FakeTrainer(tmp_path / "diary")
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a worker as a process, which does not outlive the test."""
+    with starting() as start:
+        yield start
 
 
 @pytest.fixture

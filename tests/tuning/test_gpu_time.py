@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_trainer import FakeTrainer
-from test_processes import start, wait_for_epochs
+from processes import Start, wait_for_epochs
 
 from ampflow.experiment import Training
 from ampflow.tuning.gpu_time import GpuTime, used_seconds
@@ -33,7 +33,7 @@ def used(spec: StudySpec) -> float:
 
 # Several workers together stay within the budget, of all runs; a larger one lets them go on, and
 # no epoch is lost. What was used is known on every storage.
-def test_budget(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
+def test_budget(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str) -> None:
     options = {"trials": 4, "epochs": 50, "storage": storage}
     spec = on_gpu(make_spec(gpu_hours=3 / 3600, **options))
     prepare_study(spec)
@@ -57,7 +57,7 @@ def test_budget(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
 
 # A killed worker's seconds are counted, up to its last sign of life, and those it had reserved
 # are not.
-def test_killed_worker(make_spec: Any, trainer: FakeTrainer) -> None:
+def test_killed_worker(make_spec: Any, trainer: FakeTrainer, start: Start) -> None:
     spec = on_gpu(make_spec(trials=1, epochs=200, gpu_hours=1.0))
     study = prepare_study(spec)
     process = start(spec, "first", dataclasses.replace(trainer, delay=0.1))

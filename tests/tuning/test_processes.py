@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,34 +17,13 @@ import pandas as pd
 import pytest
 from fake_trainer import FakeTrainer
 from optuna.trial import TrialState
+from processes import Start, wait_for_epochs, wait_until_stopped, work_until_stopped
 
 from ampflow.experiment import Choices, Range, Training
 from ampflow.potential.training import Epoch, Trained
 from ampflow.tuning.objective import Potentials
 from ampflow.tuning.study import StudySpec, open_study, prepare_study, trial_table
 from ampflow.tuning.worker import run_worker
-
-# Each a process of its own, forked from one that imported the library and did nothing else.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(
-    ["fake_trainer", "ampflow.tuning.objective", "ampflow.tuning.worker"]
-)
-
-
-def work(spec: StudySpec, worker: str, trainer: FakeTrainer, options: dict[str, Any]) -> None:
-    summary = run_worker(spec, worker, objective=trainer, **options)
-    trainer.diary.with_name(worker).write_text(json.dumps(dataclasses.asdict(summary)))
-
-
-def start(spec: StudySpec, worker: str, trainer: FakeTrainer, **options: Any) -> BaseProcess:
-    process = processes.Process(target=work, args=(spec, worker, trainer, options))
-    process.start()
-    return process
-
-
-def wait_for_epochs(trainer: FakeTrainer, number: int) -> None:
-    while len(trainer.epochs()) < number:
-        time.sleep(0.005)
 
 
 def times_told(spec: StudySpec) -> Counter[int]:
@@ -61,7 +38,7 @@ def times_told(spec: StudySpec) -> Counter[int]:
 
 # The budget holds exactly, every trial is told once, and no epoch is trained twice, however
 # the workers race for trials that take no time.
-def test_budget_holds(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
+def test_budget_holds(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str) -> None:
     spec = make_spec(trials=14, epochs=3, storage=storage, sampler="tpe")
     prepare_study(spec)
     workers = [start(spec, f"w{n}", trainer) for n in range(4)]
@@ -79,7 +56,7 @@ def test_budget_holds(make_spec: Any, trainer: FakeTrainer, storage: str) -> Non
 
 # kill -9 in the middle of a trial: the next worker goes on at once with that trial, the same
 # hyperparameters, from its checkpoint, and repeats no more than one checkpoint interval.
-def test_killed_worker(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
+def test_killed_worker(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str) -> None:
     spec = make_spec(trials=3, epochs=12, storage=storage)
     prepare_study(spec)
     slow = dataclasses.replace(trainer, delay=0.05, every=3)
@@ -101,7 +78,7 @@ def test_killed_worker(make_spec: Any, trainer: FakeTrainer, storage: str) -> No
 
 # A worker that sleeps too long loses its trial. Waking up, it notices and drops it: nothing is
 # told twice, and it goes on with the next trial.
-def test_late_worker(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
+def test_late_worker(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str) -> None:
     spec = make_spec(trials=1, epochs=40, storage=storage)
     prepare_study(spec)
     process = start(spec, "late", dataclasses.replace(trainer, delay=0.05))
@@ -118,8 +95,27 @@ def test_late_worker(make_spec: Any, trainer: FakeTrainer, storage: str) -> None
     assert trial_table(open_study(spec))["worker"].tolist() == ["other"]
 
 
+# One that stops in the middle of a transaction holds locks on the server. That ends the
+# transaction, so that others go on; and the late worker finds its connection dead, notices why,
+# and drops the trial.
+@pytest.mark.parametrize("storage", ["postgresql", "mysql"], indirect=True)
+def test_worker_stopped_in_a_transaction(
+    make_spec: Any, trainer: FakeTrainer, start: Start, storage: str
+) -> None:
+    spec = make_spec(trials=1, epochs=5, storage=storage)
+    prepare_study(spec)
+    process = start(spec, "late", trainer, work_until_stopped)
+    wait_until_stopped(process)
+    assert run_worker(spec, "other", objective=trainer, wait=True, grace=1.0).complete == 1
+    os.kill(process.pid or 0, signal.SIGCONT)
+    process.join()
+    late = json.loads(trainer.diary.with_name("late").read_text())
+    assert (late["complete"], late["dropped"]) == (0, 1)
+    assert trial_table(open_study(spec))["worker"].tolist() == ["other"]
+
+
 # A worker alive and well keeps its trial, whoever else looks at it.
-def test_trial_of_a_live_worker_is_left_alone(make_spec: Any, trainer: FakeTrainer) -> None:
+def test_trial_of_a_live_worker(make_spec: Any, trainer: FakeTrainer, start: Start) -> None:
     spec = make_spec(trials=1, epochs=20)
     prepare_study(spec)
     process = start(spec, "first", dataclasses.replace(trainer, delay=0.05))
@@ -130,7 +126,7 @@ def test_trial_of_a_live_worker_is_left_alone(make_spec: Any, trainer: FakeTrain
 
 
 # Workers that are given the same hyperparameters train them once, and the others wait for it.
-def test_same_hyperparameters_at_once(make_spec: Any, trainer: FakeTrainer) -> None:
+def test_same_hyperparameters_at_once(make_spec: Any, trainer: FakeTrainer, start: Start) -> None:
     spec = make_spec(trials=3, epochs=20, space={"lr": Choices(choices=[1e-3])})
     prepare_study(spec)
     slow = dataclasses.replace(trainer, delay=0.05)
@@ -145,7 +141,7 @@ def test_same_hyperparameters_at_once(make_spec: Any, trainer: FakeTrainer) -> N
 
 # Kills at random: the study still ends whole, each trial once, and nothing is left behind.
 @pytest.mark.slow
-def test_chaos(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
+def test_chaos(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str) -> None:
     spec = make_spec(trials=40, epochs=10, storage=storage, sampler="tpe", pruner="median")
     prepare_study(spec)
     slow = dataclasses.replace(trainer, delay=0.03, every=3)
@@ -202,7 +198,7 @@ def with_checkpoints(spec: StudySpec, epochs: int) -> StudySpec:
 @pytest.mark.slow
 @pytest.mark.parametrize("storage", ["journal", "postgresql"], indirect=True)
 def test_killed_at_random(
-    make_spec: Any, potentials: Potentials, tmp_path: Path, storage: str
+    make_spec: Any, potentials: Potentials, tmp_path: Path, start: Start, storage: str
 ) -> None:
     pause, epochs, trials = 0.03, 40, 36
     space = {"lr": Range(low=1e-3, high=1e-2), "num_nodes": Range(low=2, high=8)}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from fake_trainer import FakeTrainer
-from test_processes import start
+from processes import Start
 from typer.testing import CliRunner
 
 from ampflow.cli.studies import app
@@ -16,7 +16,7 @@ from ampflow.tuning.study import StudySpec, open_study, prepare_study
 SPACE = {"lr": Range(low=1e-4, high=1e-1, log=True), "num_layers": Range(low=2, high=6)}
 
 
-def run_in_parallel(spec: StudySpec, trainer: FakeTrainer) -> None:
+def run_in_parallel(spec: StudySpec, trainer: FakeTrainer, start: Start) -> None:
     prepare_study(spec)
     slow = dataclasses.replace(trainer, delay=0.005)
     workers = [start(spec, f"w{n}", slow) for n in range(3)]
@@ -26,10 +26,10 @@ def run_in_parallel(spec: StudySpec, trainer: FakeTrainer) -> None:
 
 # What several workers proposed side by side, each seeing what happened to be there, is derived
 # again from the recorded study, on every storage.
-def test_parallel_study(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
+def test_parallel_study(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str) -> None:
     options = {"trials": 24, "epochs": 9, "sampler": "tpe", "pruner": "hyperband"}
     spec = make_spec(storage=storage, **options)
-    run_in_parallel(spec, trainer)
+    run_in_parallel(spec, trainer, start)
     before = open_study(spec).trials
     found = replay_study(spec.name, spec.cache, storage)
     assert (found.agree, found.differ, found.unknown) == ([*range(24)], {}, [])
@@ -37,17 +37,17 @@ def test_parallel_study(make_spec: Any, trainer: FakeTrainer, storage: str) -> N
 
 
 @pytest.mark.parametrize("sampler", ["random", "cmaes", "gp", "qmc"])
-def test_samplers(make_spec: Any, trainer: FakeTrainer, sampler: str) -> None:
+def test_samplers(make_spec: Any, trainer: FakeTrainer, start: Start, sampler: str) -> None:
     spec = make_spec(trials=16, epochs=9, sampler=sampler, pruner="median", space=SPACE)
-    run_in_parallel(spec, trainer)
+    run_in_parallel(spec, trainer, start)
     assert replay_study(spec.name, spec.cache).agree == [*range(16)]
 
 
 # A trial with other hyperparameters than were proposed is found, and a study without records
 # says so.
-def test_difference(make_spec: Any, trainer: FakeTrainer) -> None:
+def test_difference(make_spec: Any, trainer: FakeTrainer, start: Start) -> None:
     spec = make_spec(trials=4, sampler="random")
-    run_in_parallel(spec, trainer)
+    run_in_parallel(spec, trainer, start)
     lr = open_study(spec).trials[2].params["lr"]
     text = spec.journal.read_text()
     assert text.count(f"{lr!r}") == 1

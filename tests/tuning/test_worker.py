@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import sqlalchemy
 from fake_trainer import FakeTrainer
 from optuna.exceptions import StorageInternalError
 from optuna.storages import JournalStorage
@@ -19,6 +20,7 @@ from ampflow.errors import StorageError
 from ampflow.experiment import Choices, Range
 from ampflow.tuning import limits
 from ampflow.tuning.results import end_of
+from ampflow.tuning.storage import _parse
 from ampflow.tuning.study import StudySpec, open_study, prepare_study, study_summary, trial_table
 from ampflow.tuning.trial import is_reported
 from ampflow.tuning.worker import TrialsFail, run_worker
@@ -229,19 +231,49 @@ def test_checkpoint_of_a_pruned_trial_is_continued(make_spec: Any, trainer: Fake
     assert [len(trial.intermediate_values) for trial in open_study(spec).trials] == [9] * 12
 
 
-# A storage that fails just after a trial was claimed leaves that trial to whoever comes next.
+def lost(*_: Any) -> None:
+    raise StorageInternalError("server closed the connection")
+
+
+# A storage that goes on failing ends the work, and leaves the trial to whoever comes next.
 def test_lost_database(
     make_spec: Any, trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(*_: Any) -> None:
-        raise StorageInternalError("server closed the connection")
-
     spec = make_spec(trials=2)
     with monkeypatch.context() as patch:
         patch.setattr(JournalStorage, "create_new_trial", lost)
+        patch.setattr("ampflow.tuning.patience._PATIENCE", 0.1)
         with pytest.raises(StorageError, match="server closed the connection"):
             run_worker(spec, "w", objective=trainer)
     assert run_worker(spec, "w", objective=trainer).complete == 2
+
+
+# A server that ends every connection, in the middle of a transaction, ends no search: the trial
+# is continued from its checkpoint.
+@pytest.mark.parametrize("storage", ["postgresql", "mysql"], indirect=True)
+def test_connections_lost(
+    make_spec: Any, trainer: FakeTrainer, storage: str, request: pytest.FixtureRequest
+) -> None:
+    lost: list[int] = []
+
+    def lose(connection: sqlalchemy.Connection) -> None:
+        if not lost and len(trainer.epochs()) >= 2:
+            postgresql = connection.dialect.name == "postgresql"
+            me = "pg_backend_pid()" if postgresql else "connection_id()"
+            lost.append(connection.exec_driver_sql(f"SELECT {me}").scalar_one())
+            kill = "SELECT pg_terminate_backend({})" if postgresql else "KILL {}"
+            with admin.connect() as other:
+                other.exec_driver_sql(kill.format(lost[-1]))
+
+    spec = make_spec(trials=2, storage=storage)
+    admin = sqlalchemy.create_engine(_parse(storage))
+    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", lose)
+    request.addfinalizer(lambda: sqlalchemy.event.remove(sqlalchemy.Engine, "commit", lose))
+    assert run_worker(spec, "w", objective=trainer).complete == 2
+    assert lost
+    assert len(trainer.epochs()) == len(set(trainer.epochs())) == 10
+    for trial in open_study(spec).trials:
+        assert list(trial.intermediate_values) == [1, 2, 3, 4, 5]
 
 
 def test_deadline_begins_no_trial(make_spec: Any, trainer: FakeTrainer) -> None:
