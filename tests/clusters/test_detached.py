@@ -8,7 +8,7 @@ import pytest
 from private_slurm import wait_for
 from site_user import SiteUser, result_of
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 def state_of(user: SiteUser) -> str:

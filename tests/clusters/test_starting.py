@@ -7,7 +7,7 @@ import socket
 import pytest
 from site_user import SiteUser
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 # From here on the job sees another folder, an empty one, in this one's place.
 HIDE = (

@@ -9,7 +9,7 @@ import pytest
 from private_slurm import wait_for
 from site_user import SiteUser
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 LONG = 8000  # epochs: half a minute
 
