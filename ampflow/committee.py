@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from ampflow.digests import digest
 from ampflow.errors import DataError
 from ampflow.experiment import Training
-from ampflow.potential.derivatives import load_part
+from ampflow.potential.derivatives import load_parts
 from ampflow.potential.ensemble import Ensemble, calibrate
 from ampflow.potential.model import Potential
 from ampflow.potential.training import train
@@ -78,12 +78,9 @@ def make_committee(spec: StudySpec, members: int, level: float = 0.9) -> Committ
     store = described_store(spec, described[0])
     potentials = []
     for chosen in options[:members]:
-        forces, checkpoint = (
-            chosen.force_weight > 0,
-            trial_folder(spec, chosen, described[0]) / CHECKPOINT,
-        )
+        checkpoint = trial_folder(spec, chosen, described[0]) / CHECKPOINT
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        fitted, scored = (load_part(store, p, forces) for p in (splits.train, splits.validation))
+        fitted, scored = load_parts(store, [splits.train, splits.validation], chosen)
         trained = train(fitted, scored, chosen, spec.seed, checkpoint=checkpoint)
         provenance = {"seed": spec.seed, "store": store.digest, "study": spec.name}
         potentials.append(Potential(store.header["descriptor"], trained.fit, chosen, provenance))

@@ -158,7 +158,7 @@ class FingerprintStore:
         numbers = np.empty(offsets[-1], dtype=np.int64)
         forces = np.empty((offsets[-1], 3))
         all_forces = True
-        for where, part, rows in self._runs(chosen):
+        for where, part, rows in self.runs(chosen):
             run = slice(int(rows.min()), int(rows.max()) + 1)
             structures, values = (one.read(run.start, run.stop) for one in self.parts[part])
             starts = self.parts[part][0].offsets[rows] - self.parts[part][0].offsets[run.start]
@@ -185,7 +185,19 @@ class FingerprintStore:
         found = np.flatnonzero((self._rows["parts"] == part) & (self._rows["rows"] == row))
         return int(found[0]) if len(found) else None
 
-    def _runs(
+    def load_numbers(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Read the elements of the structures at `indices` alone: (atoms,)."""
+        ends = np.cumsum(self._rows["atoms"][indices])
+        numbers = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.int64)
+        for where, part, rows in self.runs(indices):
+            structures, first = self.parts[part][0], int(rows.min())
+            sizes = self._rows["atoms"][indices[where]]
+            source = _ranges(structures.offsets[rows] - structures.offsets[first], sizes)
+            found = structures.read(first, int(rows.max()) + 1)["numbers"]
+            numbers[_ranges(ends[where] - sizes, sizes)] = found[source]
+        return numbers
+
+    def runs(
         self, chosen: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], int, NDArray[np.int64]]]:
         """Group `chosen` into stretches of shards: positions in `chosen`, shard, rows."""

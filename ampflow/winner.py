@@ -13,7 +13,7 @@ import pandas as pd
 from ampflow.errors import StorageError
 from ampflow.experiment import Training
 from ampflow.files import atomic_path, read_json, write_json
-from ampflow.potential.derivatives import load_part
+from ampflow.potential.derivatives import load_parts
 from ampflow.potential.fit import Fit
 from ampflow.potential.model import Potential
 from ampflow.potential.training import train
@@ -82,14 +82,11 @@ def train_winner(
         If the folder cannot be written.
     """
     start = time.monotonic()
-    forces = options.force_weight > 0
-    parts = {
-        part: load_part(store, getattr(splits, part), forces and part != "test") for part in PARTS
-    }
+    fitted, scored = load_parts(store, [splits.train, splits.validation], options)
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     trained = train(
-        parts["train"],
-        parts["validation"],
+        fitted,
+        scored,
         options,
         seed,
         checkpoint=checkpoint,
@@ -97,7 +94,7 @@ def train_winner(
             epoch.number, options.epochs, f"validation {epoch.validation_mae:.4g} eV"
         ),
     )
-    predictions = _predict(store, splits, trained.fit)
+    predictions = _predict(store, splits, trained.fit, options)
     potential = Potential(
         store.header["descriptor"],
         trained.fit,
@@ -105,7 +102,7 @@ def train_winner(
         {
             "seed": seed,
             "store": store.digest,
-            "structures": {part: len(parts[part]) for part in PARTS},
+            "structures": {part: len(getattr(splits, part)) for part in PARTS},
             "best_epoch": trained.best_epoch,
             "validation_mae_ev": trained.validation_mae,
             "versions": versions(),
@@ -119,13 +116,14 @@ def train_winner(
     return Winner(folder)
 
 
-def _predict(store: FingerprintStore, splits: Splits, fit: Fit) -> pd.DataFrame:
+def _predict(store: FingerprintStore, splits: Splits, fit: Fit, options: Training) -> pd.DataFrame:
     index = store.index
     files = [file["path"] for file in store.header["files"]]
+    energies = options.model_copy(update={"force_weight": 0.0, "device": "cpu"})
     frames = []
     for part in PARTS:
         chosen = getattr(splits, part)
-        data = store.load(chosen)
+        [data] = load_parts(store, [chosen], energies)
         frames.append(
             pd.DataFrame(
                 {

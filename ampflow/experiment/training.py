@@ -99,6 +99,14 @@ class Training(Section):
     device: Literal["auto", "cpu", "cuda"] = option(
         "auto", '"auto": the CPU, which is faster for networks this small.'
     )
+    memory: float = option(
+        0.0,
+        "What the fingerprints of a training may take in memory; where they need more they are "
+        "read from the store in every epoch, which changes no result. 0: half of a core's share "
+        "of the memory.",
+        "GB",
+        ge=0,
+    )
     checkpoint_seconds: float = option(
         10.0, "A checkpoint is written at the first epoch's end after this long.", "seconds", ge=0
     )
@@ -125,5 +133,5 @@ class Training(Section):
         Names of studies and trainings are made of these.
         """
         return self.model_dump(
-            mode="json", exclude={"checkpoint_seconds", "checkpoint_epochs", *exclude}
+            mode="json", exclude={"memory", "checkpoint_seconds", "checkpoint_epochs", *exclude}
         )

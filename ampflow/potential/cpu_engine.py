@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,16 @@ from ampflow.compiled import called
 from ampflow.experiment import Training
 from ampflow.potential import force_kernels, kernels
 from ampflow.potential.activations import ACTIVATIONS
-from ampflow.potential.engine import ForceSamples, Samples
+from ampflow.potential.engine import Samples, StreamedSamples
 from ampflow.potential.force_kernels import Forces, Scratch
 from ampflow.potential.kernels import LOSSES, Block, Part, Rule, Shape, Vectors
 from ampflow.potential.network import Network
 from ampflow.potential.state import State
+from ampflow.potential.streaming import Source, source
 
 __all__ = ["CpuEngine"]
 
+Array = NDArray[Any]
 _BLOCK = 432  # atoms; see _block_length
 
 
@@ -28,16 +30,24 @@ class CpuEngine:
     """Trains on one core, outside Python's lock; see `Engine` for what it promises."""
 
     def __init__(
-        self, network: Network, train: Samples, validation: Samples, options: Training
+        self,
+        network: Network,
+        train: Samples | StreamedSamples,
+        validation: Samples | StreamedSamples,
+        options: Training,
     ) -> None:
         kind = ACTIVATIONS[network.activation]
         self._shape = Shape(network.features, network.layers, network.nodes, kind)
         self._options = options
         self._delta = options.huber_delta / train.unit
-        self._train, self._validation = _Part.of(train), _Part.of(validation)
+        self._train, self._validation = source(train), source(validation)
         self._block = _block(self._shape, _block_length(train, validation), options.precision)
         self._scratch = _scratch(self._shape, self._block) if options.force_weight else None
         self._gradient = np.zeros(network.size, options.precision)
+
+    def expect(self, orders: Sequence[NDArray[np.int64]]) -> None:
+        """Read ahead what the next calls of `epoch` go through."""
+        self._train.expect(orders)
 
     def epoch(
         self, state: State, order: NDArray[np.int64], ends: NDArray[np.int64], lr: float, key: int
@@ -47,20 +57,23 @@ class CpuEngine:
         moments = memory["first"], memory["second"], memory["average"]
         vectors = Vectors(state.weights, self._gradient, *moments)
         rule, steps = self._rule(kernels.STEP, lr), state.steps
+        part, places = self._train.at(order)
+        found = self._run(part, self._train.forces, places, ends, vectors, steps, rule, key)
         state.steps += len(ends)
-        return self._run(self._train, order, ends, vectors, steps, rule, key)[0]
+        return found[0] / len(order)
 
     def gradient(
         self, weights: NDArray[np.floating], key: int
     ) -> tuple[float, float, NDArray[np.float64]]:
         """Return mean absolute error, loss and the loss's gradient over all train samples."""
-        error, loss, _ = self._all(self._train, weights, self._rule(kernels.DIFFERENTIATE), key)
-        return error, loss, self._gradient.astype(np.float64)
+        rule, mean = self._rule(kernels.DIFFERENTIATE), np.zeros(len(weights))
+        error, loss, _ = self._all(self._train, weights, rule, key, mean)
+        return error, loss, mean
 
     def errors(self, weights: NDArray[np.floating]) -> tuple[float, float]:
         """Return mean absolute errors on the validation samples, in the scaler's unit."""
         rule = self._rule(kernels.MEASURE)._replace(dropout=0.0)
-        energy, _, force = self._all(self._validation, weights, rule, 0)
+        energy, _, force = self._all(self._validation, weights, rule, 0, np.zeros(0))
         return energy, force
 
     def _rule(self, mode: int, lr: float = 0.0) -> Rule:
@@ -71,47 +84,32 @@ class CpuEngine:
         return Rule(mode, loss, self._delta, rate, lr, decay, options.clip, kept, weight)
 
     def _all(
-        self, part: _Part, weights: NDArray[np.floating], rule: Rule, key: int
+        self, part: Source, weights: NDArray[np.floating], rule: Rule, key: int, mean: Array
     ) -> tuple[float, float, float]:
-        """Go through a part as one batch, without a step."""
-        none, count = self._gradient, len(part.energies.targets)
+        """Go through a part without a step, a window a batch, and return means of the errors.
+
+        The gradient's mean over structures goes to `mean`.
+        """
+        none = self._gradient
         vectors = Vectors(weights, self._gradient, none, none, none)
-        return self._run(part, np.arange(count), np.array([count]), vectors, 0, rule, key)
+        total, seen = np.zeros(3), 0
+        for number, (held, order) in enumerate(part.all()):
+            count = len(order)
+            # Other nodes are dropped in each window; a layer adds its number to the key.
+            args = order, np.array([count]), vectors, 0, rule, (key + 64 * number) % 2**63
+            total += self._run(held, part.forces, *args)
+            seen += count
+            if len(mean):
+                mean += (count / seen) * (self._gradient - mean)
+        components = math.nan if part.forces is None else part.forces.targets.size
+        return float(total[0] / seen), float(total[1] / seen), float(total[2] / components)
 
-    def _run(self, part: _Part, order: NDArray[np.int64], *rest: Any) -> tuple[float, float, float]:
-        """Return means of absolute errors, of the loss, and of force components' errors."""
-        count, args = len(order), (self._shape, part.energies, order, *rest, self._block)
-        if part.forces is None:
-            total, loss = called(kernels.epoch, *args)
-            return total / count, loss / count, math.nan
-        total, loss, force = called(force_kernels.epoch, *args, part.forces, self._scratch)
-        return total / count, loss / count, force / part.forces.targets.size
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Samples as the kernels want them."""
-
-    energies: Part
-    forces: Forces | None
-
-    @classmethod
-    def of(cls, part: Samples) -> _Part:
-        features = np.empty(part.features.size, part.features.dtype)
-        offsets = part.offsets.copy()  # never read-only: numba would compile for that apart
-        called(kernels.transpose, part.features, offsets, features)
-        energies = Part(features, offsets, part.targets)
-        if part.forces is None:
-            return cls(energies, None)
-        return cls(energies, _forces(part.forces, part.features.dtype))
-
-
-def _forces(part: ForceSamples, dtype: np.dtype[Any]) -> Forces:
-    blocks, axes, features = part.derivatives.values.shape
-    rows = np.zeros((axes * blocks, -(-features // 8) * 8), dtype)
-    rows[:, :features] = part.derivatives.values.reshape(-1, features)
-    starts, moved = part.derivatives.starts.copy(), part.derivatives.moved.copy()
-    return Forces(starts, moved, rows, part.scales.astype(dtype), part.targets)
+    def _run(self, part: Part, forces: Forces | None, *rest: Any) -> tuple[float, float, float]:
+        """Return sums of absolute errors, of the loss, and of force components' errors."""
+        args = (self._shape, part, *rest, self._block)
+        if forces is None:
+            return (*called(kernels.epoch, *args), 0.0)
+        return called(force_kernels.epoch, *args, forces, self._scratch)  # type: ignore[no-any-return]
 
 
 def _scratch(shape: Shape, block: Block) -> Scratch:
@@ -128,7 +126,7 @@ def _scratch(shape: Shape, block: Block) -> Scratch:
     )
 
 
-def _block_length(*parts: Samples) -> int:
+def _block_length(*parts: Samples | StreamedSamples) -> int:
     """Return how many atoms a block has: enough for any structure, and an odd multiple of 48.
 
     Whole tiles of 3 vectors and whole cache lines fit then, and rows do not all fall into the

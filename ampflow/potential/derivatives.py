@@ -1,4 +1,4 @@
-"""Parts of a store with the derivatives that training on forces needs."""
+"""Parts of a store, in memory where they fit, with the derivatives that forces need."""
 
 from __future__ import annotations
 
@@ -10,11 +10,58 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ampflow.dataset import Dataset, Derivatives
+from ampflow.dataset import Dataset, Derivatives, Structures
+from ampflow.errors import OptionError
+from ampflow.experiment import Training
 from ampflow.fingerprints import GMP
+from ampflow.memory import fair_share, free_memory
 from ampflow.store import FingerprintStore
+from ampflow.stored import Stored
 
-__all__ = ["differentiate", "load_part"]
+__all__ = ["differentiate", "load_part", "load_parts"]
+
+_COPIES = 2.0  # of the fingerprints in float64: the kernels have their own
+_SAMPLE = 4  # structures whose derivatives are measured
+
+
+def load_parts(
+    store: FingerprintStore, parts: Sequence[NDArray[np.int64]], options: Training
+) -> list[Structures]:
+    """Return parts of a store for a training: in memory if all fit, else to be streamed.
+
+    Raises
+    ------
+    OptionError
+        If they do not fit, and forces or a GPU need them in memory.
+    StorageError
+        If the store cannot be read.
+    """
+    indices = np.concatenate(list(parts))
+    atoms = int(store.index.atoms[indices].sum())
+    needed = _COPIES * 8 * len(store.header["features"]) * atoms
+    limit = 1e9 * options.memory or fair_share()
+    what = "fingerprints"
+    if options.force_weight and len(indices):
+        needed += _derivatives(store, indices) * atoms
+        limit, what = 1e9 * options.memory or free_memory(), "derivatives of fingerprints"
+    if needed <= limit:
+        return [load_part(store, part, options.force_weight > 0) for part in parts]
+    if options.force_weight or options.device == "cuda":
+        raise OptionError(
+            f"{what} need {needed / 1e9:.1f} GB, and there are {limit / 1e9:.1f}: "
+            "training on forces or on a GPU needs them in memory",
+            "raise training.memory if there is more, or take fewer structures, fewer features or "
+            "a shorter cutoff",
+        )
+    return [Stored(store, part) for part in parts]
+
+
+def _derivatives(store: FingerprintStore, indices: NDArray[np.int64]) -> float:
+    """Estimate what derivatives take while they are made and trained on, in bytes an atom."""
+    chosen = indices[np.linspace(0, len(indices) - 1, _SAMPLE).astype(int)]
+    structures = [store.image(int(index)).atoms for index in np.unique(chosen)]
+    found = differentiate(GMP.from_config(store.header["descriptor"]), structures)
+    return 3.0 * found.values.nbytes / sum(map(len, structures))  # float64 is twice float32
 
 
 def load_part(store: FingerprintStore, indices: NDArray[np.int64], forces: bool) -> Dataset:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ampflow.dataset import Dataset, Derivatives
+from ampflow.dataset import Dataset, Derivatives, Structures
 from ampflow.errors import DataError
 from ampflow.experiment import Training
 from ampflow.potential.scaling import Scaler
 from ampflow.potential.state import State
+from ampflow.stored import Stored
 
 __all__ = ["BETA1", "BETA2", "EPSILON", "Engine", "ForceSamples", "Samples", "averaging", "samples"]
 
@@ -67,10 +69,37 @@ class Samples:
         return len(self.targets)
 
 
+@dataclass(frozen=True)
+class StreamedSamples:
+    """Structures in a store, which the network sees standardised.
+
+    Parameters
+    ----------
+    dataset, scaler, precision
+        Where they are, and how to make `Samples.features` of them.
+    targets, unit
+        As of `Samples`.
+    """
+
+    dataset: Stored
+    scaler: Scaler
+    precision: str
+    targets: NDArray[np.float64]
+    unit: float
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """(structures + 1,) where each structure's atoms begin."""
+        return self.dataset.offsets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
 def samples(
-    dataset: Dataset, residuals: NDArray[np.float64], scaler: Scaler, options: Training
-) -> Samples:
-    """Scale a dataset once for all epochs.
+    dataset: Structures, residuals: NDArray[np.float64], scaler: Scaler, options: Training
+) -> Samples | StreamedSamples:
+    """Scale structures once for all epochs; those in a store whenever they are read.
 
     Parameters
     ----------
@@ -84,8 +113,13 @@ def samples(
     ValueError
         If forces are to be trained on, and the dataset has no derivatives.
     """
-    features = scaler.features(dataset.fingerprints).astype(options.precision)
     targets, forces = residuals / scaler.energy, None
+    if isinstance(dataset, Stored):
+        if options.force_weight:
+            raise ValueError("training on forces needs the structures in memory")
+        return StreamedSamples(dataset, scaler, options.precision, targets, scaler.energy)
+    assert isinstance(dataset, Dataset)
+    features = scaler.features(dataset.fingerprints).astype(options.precision)
     if options.force_weight:
         if dataset.forces is None:
             raise DataError(
@@ -100,6 +134,9 @@ def samples(
 
 class Engine(Protocol):
     """Trains a network on samples that it was made with."""
+
+    def expect(self, orders: Sequence[NDArray[np.int64]]) -> None:
+        """Hear which orders the next calls of `epoch` have, so as to read ahead."""
 
     def epoch(
         self, state: State, order: NDArray[np.int64], ends: NDArray[np.int64], lr: float, key: int

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ampflow.dataset import Dataset
+from ampflow.dataset import Dataset, Structures
 from ampflow.errors import DataError
 from ampflow.potential.network import Network, atomic_energies, atomic_slopes
 from ampflow.potential.references import ReferenceEnergies
@@ -65,7 +65,7 @@ class Fit:
         found = atomic_slopes(self.network, self.weights, scaled)
         return found * (self.scaler.energy / self.scaler.scale)
 
-    def predict(self, dataset: Dataset) -> NDArray[np.float64]:
+    def predict(self, structures: Structures) -> NDArray[np.float64]:
         """Return the energy of each structure: (structures,) eV.
 
         Raises
@@ -73,9 +73,11 @@ class Fit:
         DataError
             As `atomic` does.
         """
-        if not len(dataset):
-            return np.zeros(0)
-        return np.add.reduceat(self.atomic(dataset), dataset.offsets[:-1])
+        self.references.check(structures)  # whose error names the structure
+        found = [
+            np.add.reduceat(self.atomic(piece), piece.offsets[:-1]) for piece in structures.pieces()
+        ]
+        return np.concatenate([*found, np.zeros(0)])
 
     def _check(self, dataset: Dataset) -> None:
         features = dataset.fingerprints.shape[1]

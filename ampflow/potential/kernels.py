@@ -24,7 +24,7 @@ from ampflow.simd import lanes
 
 __all__ = ["DIFFERENTIATE", "LOSSES", "MEASURE", "STEP", "Block", "Part", "Rule", "Shape"]
 __all__ += ["Vectors", "adam", "epoch", "gather", "layer_of", "loss_of", "losses", "padded"]
-__all__ += ["transpose"]
+__all__ += ["standardise", "transpose"]
 
 MEASURE, DIFFERENTIATE, STEP = range(3)
 _MAE, _MSE, _HUBER = range(3)
@@ -275,3 +275,26 @@ def transpose(features: Array, offsets: NDArray[np.int64], out: Array) -> None:
         for a in range(begin, end):
             for feature in range(count):
                 out[begin * count + feature * (end - begin) + a - begin] = features[a, feature]
+
+
+@entry
+def standardise(
+    values: Array,
+    starts: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    out: Array,
+) -> None:
+    """Put fingerprints, (atoms, features), standardised into the order of `Part.features`.
+
+    A structure's atoms begin at `starts` in `values`, and at `targets` in `out`.
+    """
+    count = values.shape[1]
+    for k in range(len(starts)):
+        begin, first, size = targets[k] * count, starts[k], sizes[k]
+        for a in range(size):
+            for feature in range(count):
+                number = (values[first + a, feature] - mean[feature]) / scale[feature]
+                out[begin + feature * size + a] = number

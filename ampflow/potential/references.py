@@ -8,7 +8,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from ampflow.dataset import Dataset
+from ampflow.dataset import Structures
 from ampflow.errors import DataError, OptionError
 from ampflow.experiment import Training
 
@@ -32,7 +32,7 @@ class ReferenceEnergies:
     elements: NDArray[np.int64]
     energies: NDArray[np.float64]
 
-    def per_atom(self, dataset: Dataset) -> NDArray[np.float64]:
+    def per_atom(self, dataset: Structures) -> NDArray[np.float64]:
         """Return the reference energy of each atom: (atoms,) eV.
 
         Raises
@@ -40,12 +40,10 @@ class ReferenceEnergies:
         DataError
             If a structure has an element that has no reference energy.
         """
-        unseen = np.setdiff1d(dataset.elements, self.elements)
-        if len(unseen):
-            raise _unseen(unseen, dataset)
-        return self.energies[np.searchsorted(self.elements, dataset.numbers)]
+        self.check(dataset)
+        return self._look_up(dataset.numbers)
 
-    def of(self, dataset: Dataset) -> NDArray[np.float64]:
+    def of(self, dataset: Structures) -> NDArray[np.float64]:
         """Return the reference energy of each structure: (structures,) eV.
 
         Raises
@@ -53,11 +51,24 @@ class ReferenceEnergies:
         DataError
             If a structure has an element that has no reference energy.
         """
-        per_atom = self.per_atom(dataset)
-        return np.add.reduceat(per_atom, dataset.offsets[:-1]) if len(dataset) else per_atom
+        self.check(dataset)
+        found = np.zeros(len(dataset))
+        for structures, atoms in dataset.spans():
+            starts = dataset.offsets[structures] - atoms.start
+            found[structures] = np.add.reduceat(self._look_up(dataset.numbers[atoms]), starts)
+        return found
+
+    def check(self, dataset: Structures) -> None:
+        """Raise a DataError if a structure has an element that has no reference energy."""
+        unseen = np.setdiff1d(dataset.elements, self.elements)
+        if len(unseen):
+            raise _unseen(unseen, dataset)
+
+    def _look_up(self, numbers: NDArray[np.integer]) -> NDArray[np.float64]:
+        return self.energies[np.searchsorted(self.elements, numbers)]
 
 
-def make_references(dataset: Dataset, options: Training) -> ReferenceEnergies:
+def make_references(dataset: Structures, options: Training) -> ReferenceEnergies:
     """Return the reference energies that the options ask for, of the elements of `dataset`.
 
     Parameters
@@ -87,7 +98,7 @@ def make_references(dataset: Dataset, options: Training) -> ReferenceEnergies:
     return ReferenceEnergies(elements, np.array([given[name] for name in names]))
 
 
-def fit_references(dataset: Dataset, ridge: float = 0.0) -> ReferenceEnergies:
+def fit_references(dataset: Structures, ridge: float = 0.0) -> ReferenceEnergies:
     """Fit one energy an element to the total energies by least squares.
 
     Where the compositions do not tell elements apart (water: always two H an O), the energies
@@ -119,7 +130,7 @@ def fit_references(dataset: Dataset, ridge: float = 0.0) -> ReferenceEnergies:
     return ReferenceEnergies(elements, mean + np.linalg.solve(stiff, counts.T @ rest))
 
 
-def _unseen(numbers: NDArray[np.int64], dataset: Dataset) -> DataError:
+def _unseen(numbers: NDArray[np.int64], dataset: Structures) -> DataError:
     first = int(np.flatnonzero(np.isin(dataset.numbers, numbers))[0])
     structure = int(np.searchsorted(dataset.offsets, first, side="right")) - 1
     where = f"structure {structure}: " if len(dataset) > 1 else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ampflow.dataset import Dataset
+from ampflow.dataset import Structures
 
 __all__ = ["Scaler", "fit_scaler"]
 
@@ -35,7 +35,7 @@ class Scaler:
         return (fingerprints - self.mean) / self.scale
 
 
-def fit_scaler(dataset: Dataset, residuals: NDArray[np.float64]) -> Scaler:
+def fit_scaler(dataset: Structures, residuals: NDArray[np.float64]) -> Scaler:
     """Fit a scaler to the train part.
 
     Parameters
@@ -46,10 +46,9 @@ def fit_scaler(dataset: Dataset, residuals: NDArray[np.float64]) -> Scaler:
         (structures,) eV: what the reference energies leave unexplained. Their spread per atom
         becomes the unit of the network's output.
     """
-    mean = dataset.fingerprints.mean(axis=0)
-    scale = dataset.fingerprints.std(axis=0)
-    size = np.abs(dataset.fingerprints).max(axis=0, initial=0.0)
-    scale = np.where(scale > _CONSTANT * size, scale, 1.0)
+    found = dataset.summary
+    scale = np.sqrt(found.variance)
+    scale = np.where(scale > _CONSTANT * found.largest, scale, 1.0)
     energy = float((residuals / dataset.atoms_per_structure).std())
     smallest = _CONSTANT * float(np.abs(dataset.energies).max(initial=1.0))
-    return Scaler(mean, scale, energy if energy > smallest else 1.0)
+    return Scaler(found.mean, scale, energy if energy > smallest else 1.0)

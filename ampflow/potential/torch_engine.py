@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,9 @@ class TorchEngine:
         self._device = torch.device(device)
         self._train = _Part(train, self._device)
         self._validation = _Part(validation, self._device)
+
+    def expect(self, orders: Sequence[NDArray[np.int64]]) -> None:
+        """Do nothing: all is in memory."""
 
     def epoch(
         self, state: State, order: NDArray[np.int64], ends: NDArray[np.int64], lr: float, key: int

@@ -8,27 +8,29 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ampflow.dataset import Dataset
+from ampflow.dataset import Dataset, Structures
 from ampflow.digests import digest
 from ampflow.errors import AmpflowError, DataError, OptionError, StorageError
 from ampflow.experiment import Training
 from ampflow.potential.cpu_engine import CpuEngine
-from ampflow.potential.engine import Engine, Samples, samples
+from ampflow.potential.engine import Engine, Samples, StreamedSamples, samples
 from ampflow.potential.fit import Fit
 from ampflow.potential.lbfgs import advance
 from ampflow.potential.network import Network
 from ampflow.potential.references import make_references
 from ampflow.potential.scaling import fit_scaler
 from ampflow.potential.schedules import batch_ends, is_over, learning_rate
+from ampflow.potential.shuffling import Window, shuffled
 from ampflow.potential.state import Epoch, State, load_state, save_state
 
 __all__ = ["TRAINER_VERSION", "Diverged", "Epoch", "Fit", "Trained", "train"]
 
-TRAINER_VERSION = 2
+TRAINER_VERSION = 3
 """Rises whenever the same options, seed and data would train to another result."""
 
 _EXPLODED = 1e3  # times the error at the start
@@ -62,8 +64,8 @@ class Trained:
 
 
 def train(
-    train: Dataset,
-    validation: Dataset,
+    train: Structures,
+    validation: Structures,
     options: Training,
     seed: int,
     *,
@@ -118,8 +120,8 @@ class _Run:
 
     def __init__(
         self,
-        train: Dataset,
-        validation: Dataset,
+        train: Structures,
+        validation: Structures,
         options: Training,
         seed: int,
         checkpoint: Path | None,
@@ -133,7 +135,7 @@ class _Run:
         self._references = make_references(train, options)
         residuals = train.energies - self._references.of(train)
         self._scaler = fit_scaler(train, residuals)
-        self._network = Network.of(options, train.fingerprints.shape[1])
+        self._network = Network.of(options, train.features)
         rest = validation.energies - self._references.of(validation)
         self._engine = _engine(
             self._network,
@@ -177,15 +179,24 @@ class _Run:
         return epoch
 
     def _learn(self, number: int, lr: float) -> float:
+        windows, options = self._windows(number), self._options
+        if options.optimizer == "lbfgs":
+            key = windows[0].key
+            return advance(self.state, lambda x: self._engine.gradient(x, key), options.ema_decay)
+        self._engine.expect([window.order for window in windows])
+        total = 0.0
+        for order, key in windows:
+            ends = batch_ends(self._sizes[order], options)
+            total += len(order) * self._engine.epoch(self.state, order, ends, lr, key)
+        return total / len(self._sizes)
+
+    def _windows(self, number: int) -> list[Window]:
+        """Draw the order of an epoch."""
+        batch = self._options.batch_size
+        if self._options.batch_unit == "atoms":
+            batch = int(batch / self._sizes.mean())
         random = np.random.default_rng([self._seed, number])
-        order = random.permutation(len(self._sizes))
-        key = int(random.integers(2**63))
-        if self._options.optimizer == "lbfgs":
-            return advance(
-                self.state, lambda x: self._engine.gradient(x, key), self._options.ema_decay
-            )
-        ends = batch_ends(self._sizes[order], self._options)
-        return self._engine.epoch(self.state, order, ends, lr, key)
+        return shuffled(random, self._sizes, self._network.features, batch)
 
     def save_now_and_then(self) -> None:
         """Write the checkpoint if it is time to; the last one is left to `finish`."""
@@ -218,7 +229,12 @@ class _Run:
         return Trained(fit, self.state.history, best.number, best.validation_mae)
 
 
-def _engine(network: Network, train: Samples, validation: Samples, options: Training) -> Engine:
+def _engine(
+    network: Network,
+    train: Samples | StreamedSamples,
+    validation: Samples | StreamedSamples,
+    options: Training,
+) -> Engine:
     """Return the engine for the device that the options ask for."""
     if options.device != "cuda":
         return CpuEngine(network, train, validation, options)
@@ -230,14 +246,17 @@ def _engine(network: Network, train: Samples, validation: Samples, options: Trai
         raise OptionError(
             'training.device = "cuda", but torch finds no GPU here', 'set it to "auto" or "cpu"'
         )
+    assert isinstance(train, Samples)
+    assert isinstance(validation, Samples)
     return TorchEngine(network, train, validation, options, "cuda")
 
 
-def _digest(train: Dataset, validation: Dataset, options: Training, seed: int) -> str:
+def _digest(train: Structures, validation: Structures, options: Training, seed: int) -> str:
     """Name a training by all that its result depends on."""
-    parts = (train, validation)
-    arrays = [a for p in parts for a in (p.fingerprints, p.numbers, p.offsets, p.energies)]
+    arrays: list[NDArray[Any]] = []
     if options.force_weight:
+        parts = [part for part in (train, validation) if isinstance(part, Dataset)]
         arrays += [p.forces for p in parts if p.forces is not None]
         arrays += [p.derivatives.moved for p in parts if p.derivatives is not None]
-    return digest(TRAINER_VERSION, options.decisive(), seed, *arrays)
+    names = train.summary.digest, validation.summary.digest
+    return digest(TRAINER_VERSION, options.decisive(), seed, *names, *arrays)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from safetensors import SafetensorError, safe_open
 
-from ampflow.dataset import Dataset
+from ampflow.dataset import Structures
 from ampflow.experiment import Training
-from ampflow.potential.derivatives import load_part
+from ampflow.potential.derivatives import load_parts
 from ampflow.potential.state import Epoch, load_state
 from ampflow.potential.training import Diverged, Trained, train
 from ampflow.splits import Splits
@@ -49,7 +50,9 @@ class Potentials:
         TrainingFailed
             If the training diverges.
         """
-        fitted, scored = _parts(self._store, self._split, options.force_weight > 0)
+        fitted, scored = _parts(
+            self._store, self._split, options.force_weight > 0, options.memory, options.device
+        )
         try:
             return train(fitted, scored, options, seed, on_epoch=on_epoch, checkpoint=checkpoint)
         except Diverged as error:
@@ -69,13 +72,14 @@ class Potentials:
 
 
 @lru_cache(maxsize=2)
-def _parts(store: Path, split: Path, forces: bool) -> tuple[Dataset, Dataset]:
+def _parts(
+    store: Path, split: Path, forces: bool, memory: float, device: Literal["auto", "cpu", "cuda"]
+) -> tuple[Structures, Structures]:
     parts = Splits.read(split)
     opened = FingerprintStore(store)
+    options = Training(force_weight=float(forces), memory=memory, device=device)
     try:
-        return (
-            load_part(opened, parts.train, forces),
-            load_part(opened, parts.validation, forces),
-        )
+        fitted, scored = load_parts(opened, [parts.train, parts.validation], options)
+        return fitted, scored
     finally:
         opened.close()

@@ -1,0 +1,161 @@
+"""Samples as the kernels want them: in memory, or read a window ahead of the training."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ampflow.compiled import called
+from ampflow.potential import kernels
+from ampflow.potential.engine import ForceSamples, Samples, StreamedSamples
+from ampflow.potential.force_kernels import Forces
+from ampflow.potential.kernels import Part
+from ampflow.potential.shuffling import natural
+
+__all__ = ["Resident", "Source", "Stream", "source"]
+
+Order = NDArray[np.int64]
+
+
+class Source(Protocol):
+    """Structures for the kernels, some at a time."""
+
+    @property
+    def forces(self) -> Forces | None:
+        """What forces need, where they are trained on."""
+
+    def expect(self, orders: Sequence[Order]) -> None:
+        """Hear what the next calls of `at` will ask for, to read it ahead."""
+
+    def at(self, order: Order) -> tuple[Part, Order]:
+        """Return structures, and where they are among them; until the next call."""
+
+    def all(self) -> Iterator[tuple[Part, Order]]:
+        """Go through all structures as they lie."""
+
+
+def source(samples: Samples | StreamedSamples) -> Source:
+    """Return the samples as the kernels want them."""
+    return Stream(samples) if isinstance(samples, StreamedSamples) else Resident.of(samples)
+
+
+@dataclass(frozen=True)
+class Resident:
+    """Samples in memory."""
+
+    part: Part
+    forces: Forces | None
+    orders: list[Order]
+
+    @classmethod
+    def of(cls, samples: Samples) -> Resident:
+        """Copy samples into the order of the kernels."""
+        features = np.empty(samples.features.size, samples.features.dtype)
+        offsets = samples.offsets.copy()  # never read-only: numba would compile for that apart
+        called(kernels.transpose, samples.features, offsets, features)
+        orders = natural(np.diff(offsets), samples.features.shape[1])
+        given = samples.forces
+        forces = None if given is None else _forces(given, features.dtype)
+        return cls(Part(features, offsets, samples.targets), forces, orders)
+
+    def expect(self, orders: Sequence[Order]) -> None:
+        """Do nothing: all is there."""
+
+    def at(self, order: Order) -> tuple[Part, Order]:
+        """Return all structures, and the order itself."""
+        return self.part, order
+
+    def all(self) -> Iterator[tuple[Part, Order]]:
+        """Go through all structures as they lie."""
+        for order in self.orders:
+            yield self.part, order
+
+
+def _forces(part: ForceSamples, dtype: np.dtype[Any]) -> Forces:
+    blocks, axes, features = part.derivatives.values.shape
+    rows = np.zeros((axes * blocks, -(-features // 8) * 8), dtype)
+    rows[:, :features] = part.derivatives.values.reshape(-1, features)
+    starts, moved = part.derivatives.starts.copy(), part.derivatives.moved.copy()
+    return Forces(starts, moved, rows, part.scales.astype(dtype), part.targets)
+
+
+@dataclass
+class Stream:
+    """Samples in a store: a thread reads a window while the kernels train on the one before.
+
+    There are two buffers, one to read into and one to train on; kernels and most of reading go on
+    outside Python's lock.
+    """
+
+    samples: StreamedSamples
+    forces: Forces | None = None  # training on forces needs memory
+
+    _coming: deque[Order] = field(default_factory=deque)
+    _reading: tuple[Order, Future[Part]] | None = None
+
+    def __post_init__(self) -> None:
+        offsets = self.samples.offsets
+        self._orders = natural(np.diff(offsets), self.samples.dataset.features)
+        self._reader = ThreadPoolExecutor(1, "reader")
+        self._buffers = [np.empty(0, self.samples.precision) for _ in range(2)]
+
+    def expect(self, orders: Sequence[Order]) -> None:
+        """Read the first of what will be asked for, while something else goes on."""
+        self._coming.extend(orders)
+        self._read_ahead()
+
+    def at(self, order: Order) -> tuple[Part, Order]:
+        """Return the structures of a window, one after the other.
+
+        Raises
+        ------
+        StorageError
+            If they cannot be read, or are damaged.
+        """
+        if self._reading is None or self._reading[0] is not order:
+            self._coming.clear()
+            if self._reading is not None:
+                self._reading[1].exception()  # what was expected is not wanted
+            self._read(order)
+        assert self._reading is not None
+        part = self._reading[1].result()
+        self._reading = None
+        self._read_ahead()
+        return part, np.arange(len(order))
+
+    def all(self) -> Iterator[tuple[Part, Order]]:
+        """Go through all structures as they lie, and begin to read them once more."""
+        if self._reading is None:
+            self.expect(self._orders)
+        for order in self._orders:
+            if order is self._orders[-1]:
+                self._coming.append(self._orders[0])
+            yield self.at(order)
+        self._coming.extend(self._orders[1:])
+
+    def _read_ahead(self) -> None:
+        if self._reading is None and self._coming:
+            self._read(self._coming.popleft())
+
+    def _read(self, order: Order) -> None:
+        self._buffers.reverse()  # the other one may be in use
+        self._reading = order, self._reader.submit(self._fill, order, 0)
+
+    def _fill(self, order: Order, number: int) -> Part:
+        samples, scaler = self.samples, self.samples.scaler
+        sizes = np.diff(samples.offsets)[order]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        needed = int(offsets[-1]) * samples.dataset.features
+        if len(self._buffers[number]) < needed:
+            self._buffers[number] = np.empty(needed, samples.precision)
+        features = self._buffers[number][:needed]
+        for where, starts, values in samples.dataset.read(order):
+            args = values, starts, offsets[where], sizes[where], scaler.mean, scaler.scale, features
+            called(kernels.standardise, *args)
+        return Part(features, offsets, samples.targets[order])
