@@ -27,7 +27,7 @@ def tune(experiment: Experiment) -> StudySpec:
 def search(spec: StudySpec) -> StudySpec:
     """Let workers train trials until the study is finished; nothing to do if it is."""
     left, pool = prepare(spec), current_pool()
-    names = worker_names(pool.size, left)
+    names = worker_names(pool.size, left, spec.tuning.stack)
     if names:
         _search.with_options(task_runner=pool.runner())(spec, names)
     return spec

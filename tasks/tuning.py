@@ -60,9 +60,9 @@ def prepare(spec: StudySpec) -> int:
     return max(0, total - finished)
 
 
-def worker_names(count: int, left: int) -> list[str]:
-    """Name `count` workers for `left` trials: no more than there are trials for."""
-    return [f"worker {number}" for number in range(1, min(count, left) + 1)]
+def worker_names(count: int, left: int, stack: int) -> list[str]:
+    """Name `count` workers for `left` trials, `stack` each: no more than there are trials for."""
+    return [f"worker {number}" for number in range(1, min(count, -(-left // stack)) + 1)]
 
 
 class Shift(TypedDict):

@@ -55,9 +55,16 @@ class Tuning(Section):
     )
     workers: int = option(
         0,
-        "Workers, each training one trial at a time; 0: one a core of this machine, or as many "
-        "as the cluster's smallest number of jobs has.",
+        "Workers, each training `stack` trials at a time; 0: one a core of this machine, or as "
+        "many as the cluster's smallest number of jobs has.",
         ge=0,
+    )
+    stack: int = option(
+        1,
+        "Trials that a worker trains at once. On a GPU they step together; on the CPU they take "
+        "turns on the worker's core, which is busy while one of them waits for the study's "
+        "storage.",
+        ge=1,
     )
     storage: str = option(
         "",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 from ampflow.dataset import Dataset, Derivatives, Structures
 from ampflow.errors import DataError
 from ampflow.experiment import Training
+from ampflow.potential.network import Network
 from ampflow.potential.scaling import Scaler
 from ampflow.potential.state import State
 from ampflow.stored import Stored
 
-__all__ = ["BETA1", "BETA2", "EPSILON", "Engine", "ForceSamples", "Samples", "averaging", "samples"]
+__all__ = ["BETA1", "BETA2", "EPSILON", "Engine", "Engines", "ForceSamples", "Samples"]
+__all__ += ["averaging", "samples"]
 
 # Adam's usual constants (Kingma and Ba 2015).
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -159,6 +162,13 @@ class Engine(Protocol):
         The first is that of energies per structure; the second that of force components, per Å,
         or NaN where energies alone are trained on.
         """
+
+
+Engines = Callable[
+    [Network, Samples | StreamedSamples, Samples | StreamedSamples, Training],
+    AbstractContextManager[Engine],
+]
+"""Makes an engine of a network, its train and validation samples and options, for a while."""
 
 
 def averaging(ema_decay: float, step: int) -> float:

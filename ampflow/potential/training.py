@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ampflow.digests import digest
 from ampflow.errors import AmpflowError, DataError, OptionError, StorageError
 from ampflow.experiment import Training
 from ampflow.potential.cpu_engine import CpuEngine
-from ampflow.potential.engine import Engine, Samples, StreamedSamples, samples
+from ampflow.potential.engine import Engine, Engines, Samples, StreamedSamples, samples
 from ampflow.potential.fit import Fit
 from ampflow.potential.lbfgs import advance
 from ampflow.potential.network import Network
@@ -28,7 +29,7 @@ from ampflow.potential.schedules import batch_ends, is_over, learning_rate
 from ampflow.potential.shuffling import Window, shuffled
 from ampflow.potential.state import Epoch, State, load_state, save_state
 
-__all__ = ["TRAINER_VERSION", "Diverged", "Epoch", "Fit", "Trained", "train"]
+__all__ = ["TRAINER_VERSION", "Diverged", "Epoch", "Fit", "Trained", "make_engine", "train"]
 
 TRAINER_VERSION = 3
 """Rises whenever the same options, seed and data would train to another result."""
@@ -71,6 +72,7 @@ def train(
     *,
     on_epoch: Callable[[Epoch], None] | None = None,
     checkpoint: Path | None = None,
+    engines: Engines | None = None,
 ) -> Trained:
     """Train a network and keep the weights of its best epoch on `validation`.
 
@@ -89,6 +91,9 @@ def train(
         File to continue from, if it exists, and to write to: as often as the options say, when
         `on_epoch` raises, and at the end. Continuing gives (on the CPU, bit for bit) what the
         training would have given without the stop.
+    engines
+        What does the arithmetic, `Stack.member` for instance; None: an engine of its own, on the
+        device that the options ask for.
 
     Raises
     ------
@@ -102,17 +107,18 @@ def train(
     StorageError
         If the checkpoint cannot be written.
     """
-    run = _Run(train, validation, options, seed, checkpoint)
-    while not run.is_over:
-        epoch = run.advance()
-        if on_epoch is not None:
-            try:
-                on_epoch(epoch)
-            except BaseException:
-                run.save_before_raising()
-                raise
-        run.save_now_and_then()
-    return run.finish()
+    with ExitStack() as closing:
+        run = _Run(train, validation, options, seed, checkpoint, engines, closing)
+        while not run.is_over:
+            epoch = run.advance()
+            if on_epoch is not None:
+                try:
+                    on_epoch(epoch)
+                except BaseException:
+                    run.save_before_raising()
+                    raise
+            run.save_now_and_then()
+        return run.finish()
 
 
 class _Run:
@@ -125,6 +131,8 @@ class _Run:
         options: Training,
         seed: int,
         checkpoint: Path | None,
+        engines: Engines | None,
+        closing: ExitStack,
     ) -> None:
         if not len(train) or not len(validation):
             raise DataError(
@@ -137,11 +145,14 @@ class _Run:
         self._scaler = fit_scaler(train, residuals)
         self._network = Network.of(options, train.features)
         rest = validation.energies - self._references.of(validation)
-        self._engine = _engine(
-            self._network,
-            samples(train, residuals, self._scaler, options),
-            samples(validation, rest, self._scaler, options),
-            options,
+        made: Engines = engines or (lambda *parts: nullcontext(make_engine(*parts)))
+        self._engine = closing.enter_context(
+            made(
+                self._network,
+                samples(train, residuals, self._scaler, options),
+                samples(validation, rest, self._scaler, options),
+                options,
+            )
         )
         self._sizes = train.atoms_per_structure
         self._limit = _EXPLODED * max(float(np.abs(residuals).mean()), self._scaler.energy)
@@ -229,7 +240,7 @@ class _Run:
         return Trained(fit, self.state.history, best.number, best.validation_mae)
 
 
-def _engine(
+def make_engine(
     network: Network,
     train: Samples | StreamedSamples,
     validation: Samples | StreamedSamples,

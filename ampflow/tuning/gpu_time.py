@@ -28,6 +28,41 @@ _FIRST = 1.0  # seconds that must be left for a training to begin
 _SUFFIX = "gpu"
 
 
+class _Shared:
+    """A clock of which each second is divided among those who use it.
+
+    Trainings of one process share its GPU: their seconds add up to those of the wall.
+    """
+
+    def __init__(self) -> None:
+        self._users, self._passed = 0, 0.0
+        self._looked = time.monotonic()
+        self._lock = threading.Lock()
+
+    def read(self) -> float:
+        """Return what one who used it always would have had, in seconds."""
+        with self._lock:
+            self._look()
+            return self._passed
+
+    def use(self, users: int) -> float:
+        """Let so many more use it, or less; return what `read` does."""
+        with self._lock:
+            self._look()
+            self._users += users
+            return self._passed
+
+    @property
+    def users(self) -> int:
+        """How many use it now."""
+        return self._users
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        self._passed += (now - self._looked) / max(1, self._users)
+        self._looked = now
+
+
 class GpuTime:
     """The GPU time of a study.
 
@@ -45,6 +80,7 @@ class GpuTime:
         self, study: optuna.Study, leases: Leases, folder: Path, budget: float | None
     ) -> None:
         self._study, self._leases, self._folder, self._budget = study, leases, folder, budget
+        self._clock = _Shared()
 
     def is_used_up(self) -> bool:
         """Tell whether nothing can be begun any more."""
@@ -71,7 +107,7 @@ class GpuTime:
         before = sum(
             used for (key, _), (used, _) in _ledgers(self._folder).items() if key == lease.key
         )
-        return Meter(self, _path(lease), before)
+        return Meter(self, _path(lease), before, self._clock)
 
     def forget(self, key: str) -> None:
         """Remove the ledgers of a trial that ended."""
@@ -89,17 +125,22 @@ class GpuTime:
 
 
 class Meter:
-    """Counts the seconds of one training, from its making on.
+    """Counts the seconds of one training, from its making until it is closed.
+
+    Of seconds in which `n` trainings of this process share the GPU each has one `n`-th.
 
     Parameters
     ----------
     before
         Seconds of the same trial before it was interrupted.
+    clock
+        Of the process.
     """
 
-    def __init__(self, gpu: GpuTime, path: Path, before: float) -> None:
-        self._gpu, self._path, self._before = gpu, path, before
-        self._start, self._reserved = time.monotonic(), 0.0
+    def __init__(self, gpu: GpuTime, path: Path, before: float, clock: _Shared) -> None:
+        self._gpu, self._path, self._before, self._clock = gpu, path, before, clock
+        self._start, self._reserved = clock.use(1), 0.0
+        self._end: float | None = None
         self._lock = threading.Lock()
 
     @property
@@ -109,13 +150,18 @@ class Meter:
 
     @property
     def _used(self) -> float:
-        return time.monotonic() - self._start
+        return (self._clock.read() if self._end is None else self._end) - self._start
 
     def allows(self, seconds: float = _FIRST) -> bool:
-        """Reserve the next `seconds`, or more; False if the budget has no room for them."""
+        """Reserve this training's share of the next `seconds`, or more.
+
+        Returns False if the budget has no room for them.
+        """
+        sharing = self._clock.users
+        seconds, slice_ = seconds / sharing, _SLICE / sharing
         if self._used + seconds <= self._reserved:
             return True
-        for more in (max(seconds, _SLICE), seconds):
+        for more in (max(seconds, slice_), seconds):
             self._reserved = self._used + more
             self.write()
             if self._gpu.fits():
@@ -132,8 +178,8 @@ class Meter:
             part.replace(self._path)
 
     def close(self) -> None:
-        """Give back what was reserved and not used."""
-        self._reserved = 0.0
+        """Stop counting, and give back what was reserved and not used."""
+        self._end, self._reserved = self._clock.use(-1), 0.0
         self.write()
 
 

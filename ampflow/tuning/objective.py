@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -10,15 +11,21 @@ from typing import Literal
 from safetensors import SafetensorError, safe_open
 
 from ampflow.dataset import Structures
-from ampflow.experiment import Training
+from ampflow.experiment import Choices, Training
 from ampflow.potential.derivatives import load_parts
+from ampflow.potential.engine import Engines
+from ampflow.potential.stack import Capacity, Stack
 from ampflow.potential.state import Epoch, load_state
 from ampflow.potential.training import Diverged, Trained, train
 from ampflow.splits import Splits
 from ampflow.store import FingerprintStore
 from ampflow.tuning.results import TrainingFailed
+from ampflow.tuning.space import highest
+from ampflow.tuning.spec import StudySpec
 
-__all__ = ["Potentials"]
+__all__ = ["Potentials", "make_potentials"]
+
+_reading = threading.Lock()
 
 
 class Potentials:
@@ -30,10 +37,12 @@ class Potentials:
     ----------
     store, split
         The fingerprint store, and the split of its structures.
+    engines
+        As for `ampflow.potential.training.train`.
     """
 
-    def __init__(self, store: Path, split: Path) -> None:
-        self._store, self._split = store, split
+    def __init__(self, store: Path, split: Path, engines: Engines | None = None) -> None:
+        self._store, self._split, self._engines = store, split, engines
 
     def train(
         self,
@@ -50,11 +59,15 @@ class Potentials:
         TrainingFailed
             If the training diverges.
         """
-        fitted, scored = _parts(
-            self._store, self._split, options.force_weight > 0, options.memory, options.device
-        )
+        with _reading:  # once, for all who train at once
+            fitted, scored = _parts(
+                self._store, self._split, options.force_weight > 0, options.memory, options.device
+            )
         try:
-            return train(fitted, scored, options, seed, on_epoch=on_epoch, checkpoint=checkpoint)
+            return train(
+                fitted, scored, options, seed,
+                on_epoch=on_epoch, checkpoint=checkpoint, engines=self._engines,
+            )  # fmt: skip
         except Diverged as error:
             raise TrainingFailed(error.what) from error
 
@@ -69,6 +82,24 @@ class Potentials:
             return []
         state = load_state(checkpoint, run)
         return state.history if state else []
+
+
+def make_potentials(spec: StudySpec) -> Callable[[Path], Potentials]:
+    """Return what makes the objective on a store: one stack of trainings for all of them."""
+    space, training, slots = spec.tuning.space, spec.training, spec.tuning.stack
+    if slots == 1:
+        return lambda store: Potentials(store, spec.split)
+    chosen = space.get("activation")
+    kinds = chosen.choices if isinstance(chosen, Choices) else [training.activation]
+    capacity = Capacity(
+        slots=slots,
+        layers=int(highest("num_layers", space, training)),
+        nodes=int(highest("num_nodes", space, training)),
+        activations=tuple(str(kind) for kind in kinds),
+        dropout=highest("dropout_rate", space, training) > 0,
+    )
+    engines = Stack(capacity).member
+    return lambda store: Potentials(store, spec.split, engines)
 
 
 @lru_cache(maxsize=2)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
@@ -83,6 +87,7 @@ def run_worker(
 ) -> WorkerSummary:
     """Work on a study until it has no trial left to claim.
 
+    It trains `tuning.stack` trials at once, each in a thread, with a claim and a lease of its own.
     Any number of workers may do so at once, on any machines that share the study's storage and
     cache folder. A trial whose worker was killed is continued by another, or by the same command
     run again, from its checkpoint: the same trial, told once.
@@ -123,17 +128,30 @@ def run_worker(
     OptionError
         If the sampler cannot search the space.
     """
+    over = threading.Event()  # this worker's own reason to stop
+    limits = Limits(lambda: over.is_set() or bool(stop and stop()), deadline, job_end, margin)
+    train_on = _trainer(spec, objective)
+    with explain_storage_errors(spec.location):
+        return _Loop(spec, worker, train_on, limits, grace).run(on_trial, wait, over)
+
+
+def _trainer(spec: StudySpec, objective: Objective | None) -> Callable[[Path], Objective]:
+    if objective is not None:
+        return lambda store: objective
+
+    @cache
+    def potentials() -> Callable[[Path], Objective]:
+        from ampflow.tuning.objective import make_potentials  # imports what is compiled
+
+        return make_potentials(spec)
+
+    lock = threading.Lock()
 
     def train_on(store: Path) -> Objective:
-        if objective is not None:
-            return objective
-        from ampflow.tuning.objective import Potentials  # imports what is compiled
+        with lock:
+            return potentials()(store)
 
-        return Potentials(store, spec.split)
-
-    limits = Limits(stop or (lambda: False), deadline, job_end, margin)
-    with explain_storage_errors(spec.location):
-        return _Loop(spec, worker, train_on, limits, grace).run(on_trial, wait)
+    return train_on
 
 
 class _Loop:
@@ -154,12 +172,41 @@ class _Loop:
         self._gpu = GpuTime(self._study, leases, folder, None if hours is None else 3600 * hours)
         self._folders = Leases(folder.with_name("trials"), worker, grace)
         self._stores = Leases(folder.with_name("stores"), worker, grace)
+        self._lock = threading.Lock()
         self._failures: list[str] = []  # reasons, one after the other
         self._busy: set[int] = set()  # trials whose hyperparameters somebody else is training
         self._summary = WorkerSummary(worker)
 
-    def run(self, on_trial: Callable[[TrialReport], None] | None, wait: bool) -> WorkerSummary:
+    def run(
+        self, on_trial: Callable[[TrialReport], None] | None, wait: bool, over: threading.Event
+    ) -> WorkerSummary:
         start = time.monotonic()
+        try:
+            if self._spec.tuning.stack == 1:
+                self._work_on(on_trial, wait)
+            else:
+                self._work_together(on_trial, wait, over)
+        finally:
+            self._summary.seconds = time.monotonic() - start
+        return self._summary
+
+    def _work_together(
+        self, on_trial: Callable[[TrialReport], None] | None, stay: bool, over: threading.Event
+    ) -> None:
+        """Work in as many threads as trials are trained at once; one that fails ends them all."""
+        with ThreadPoolExecutor(self._spec.tuning.stack, "trial") as threads:
+            futures = [
+                threads.submit(copy_context().run, self._work_on, on_trial, stay)
+                for _ in range(self._spec.tuning.stack)
+            ]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:  # all are done, or one failed, or Ctrl-C, which this thread alone hears of
+                over.set()
+        for future in futures:
+            future.result()
+
+    def _work_on(self, on_trial: Callable[[TrialReport], None] | None, wait: bool) -> None:
         patience = Patience()
         goes_on = True
         while goes_on:
@@ -170,8 +217,6 @@ class _Loop:
                 patience.wait(error)
             else:
                 patience.forget()
-        self._summary.seconds = time.monotonic() - start
-        return self._summary
 
     def _turn(self, on_trial: Callable[[TrialReport], None] | None, wait: bool) -> bool:
         """Work on a trial, or wait for one; False if there is nothing left to do."""
@@ -181,7 +226,8 @@ class _Loop:
         if claim is not None:
             report = self._work(claim)
             if report is not None and on_trial is not None:
-                on_trial(report)
+                with self._lock:
+                    on_trial(report)
         elif self._busy or (wait and self._claims.unfinished()):
             self._busy.clear()
             time.sleep(_POLL)
@@ -226,7 +272,8 @@ class _Loop:
 
     def _drop(self, claim: Claim) -> None:
         _log.warning("trial %d was taken over by another worker, dropped", claim.number)
-        self._summary.dropped += 1
+        with self._lock:
+            self._summary.dropped += 1
 
     def _end(self, claim: Claim) -> TrialReport:
         run = TrialRun(
@@ -247,7 +294,8 @@ class _Loop:
 
     def _count(self, report: TrialReport) -> None:
         _log.info("%s: trial %d %s", self._worker, report.number, report.state)
-        setattr(self._summary, report.state, getattr(self._summary, report.state) + 1)
+        with self._lock:
+            setattr(self._summary, report.state, getattr(self._summary, report.state) + 1)
         last = self._failures[-_FAILURES:]
         if len(last) == _FAILURES and len(set(last)) == 1:
             raise TrialsFail(

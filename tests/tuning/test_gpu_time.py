@@ -74,8 +74,8 @@ def test_reservations(make_spec: Any, tmp_path: Path) -> None:
     study = prepare_study(make_spec())
     leases = Leases(tmp_path / "leases", "a")
     claims = [leases.claim(key) for key in "01"]
-    gpu = GpuTime(study, leases, tmp_path / "leases", 100.0)
-    one, two = (gpu.meter(lease) for lease in claims if lease)
+    gpu, other = (GpuTime(study, leases, tmp_path / "leases", 100.0) for _ in range(2))
+    one, two = (of.meter(lease) for of, lease in zip((gpu, other), claims, strict=True) if lease)
     assert one.allows(10)
     assert not two.allows(50)
     assert two.allows(30)
@@ -93,3 +93,38 @@ def test_cpu(make_spec: Any, trainer: FakeTrainer) -> None:
     assert run_worker(spec, "w", objective=slow).complete == 2
     assert used(spec) == 0
     assert len(trial_table(open_study(spec))) == 2
+
+
+# Trainings of one process share its GPU: their seconds add up to those of the wall, what they
+# reserve likewise, and two processes count twice.
+def test_stack_is_counted_once(make_spec: Any, tmp_path: Path) -> None:
+    study = prepare_study(make_spec())
+    leases = Leases(tmp_path / "leases", "a")
+    gpu, other = (GpuTime(study, leases, tmp_path / "leases", 1000.0) for _ in range(2))
+    claims = [leases.claim(key) for key in "0123"]
+    start = time.monotonic()
+    meters = [gpu.meter(lease) for lease in claims[:3] if lease]
+    assert all(meter.allows(30) for meter in meters)
+    assert 59 < gpu.committed() < 61
+    time.sleep(0.3)
+    meters[0].close()
+    early = meters[0].total
+    time.sleep(0.2)
+    for meter in meters[1:]:
+        meter.close()
+    wall = time.monotonic() - start
+    assert sum(meter.total for meter in meters) <= wall
+    assert sum(meter.total for meter in meters) > 0.9 * 0.5
+    assert meters[0].total == early
+    apart = [of.meter(lease) for of, lease in ((gpu, claims[0]), (other, claims[3])) if lease]
+    assert all(meter.allows(30) for meter in apart)
+    assert 119 < gpu.committed() < 121
+
+
+# A study on a GPU whose worker trains four trials at once has used no more than the worker took.
+def test_stack(make_spec: Any, trainer: FakeTrainer) -> None:
+    spec = on_gpu(make_spec(trials=4, epochs=10, gpu_hours=1.0, stack=4))
+    slow = dataclasses.replace(trainer, delay=0.05)
+    summary = run_worker(spec, "w", objective=slow)
+    assert summary.complete == 4
+    assert 0.5 <= used(spec) <= summary.seconds < 4 * 0.5
