@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
+from ampflow.experiment.backends import refuse_for_amptorch
 from ampflow.experiment.section import Section, option
 
 __all__ = ["Training"]
@@ -113,6 +114,11 @@ class Training(Section):
     checkpoint_epochs: int = option(
         0, "A checkpoint is also written every so many epochs; 0: only by the clock.", ge=0
     )
+    backend: Literal["ampflow", "amptorch"] = option(
+        "ampflow",
+        'Who trains: "ampflow", or "amptorch", the program of that name, for comparison: it has to '
+        "be installed, and lacks some of the options.",
+    )
     # Last, since a file has it as a table of its own.
     reference_energies: dict[str, float] = option(
         {}, 'Energy of each element, for references = "given".', "eV per atom"
@@ -126,6 +132,12 @@ class Training(Section):
         if unknown := sorted(set(energies) - set(chemical_symbols[1:])):
             raise ValueError(f"no such element: {', '.join(unknown)}")
         return energies
+
+    @model_validator(mode="after")
+    def _backend_has_all(self) -> Self:
+        if self.backend == "amptorch":
+            refuse_for_amptorch({name: [value] for name, value in self})
+        return self
 
     def decisive(self, exclude: Collection[str] = ()) -> dict[str, Any]:
         """Return the options that the result depends on, but for `exclude`, in JSON's types.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 from pydantic import model_validator
 
+from ampflow.experiment.backends import refuse_for_amptorch
 from ampflow.experiment.data import Data, Split
 from ampflow.experiment.fingerprints import Fingerprints, Spaced
 from ampflow.experiment.section import Section, option
@@ -59,11 +60,27 @@ class Experiment(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _backend_has_all(self) -> Self:
+        """Refuse a space in which some trials would ask AMPTorch for what it has not."""
+        space = self.tuning.space
+        possible = {
+            name: _possible(space[name]) if name in space else [value]
+            for name, value in self.training
+        }
+        if "amptorch" in possible["backend"]:
+            refuse_for_amptorch(possible)
+        return self
+
+
+def _possible(item: Distribution) -> list[Any]:
+    return [item.low, item.high] if isinstance(item, Range) else list(item.choices)
+
 
 def _ends(name: str, space: Mapping[str, Distribution], value: float) -> tuple[float, float]:
     """Return the least and the greatest value of an option in any trial."""
     item = space.get(name)
     if item is None:
         return value, value
-    values = [item.low, item.high] if isinstance(item, Range) else [float(x) for x in item.choices]
+    values = [float(value) for value in _possible(item)]
     return min(values), max(values)

@@ -107,6 +107,12 @@ def train(
     StorageError
         If the checkpoint cannot be written.
     """
+    if options.backend == "amptorch":
+        from ampflow.potential.amptorch import training as other
+
+        return other.train(
+            train, validation, options, seed, on_epoch=on_epoch, checkpoint=checkpoint
+        )
     with ExitStack() as closing:
         run = _Run(train, validation, options, seed, checkpoint, engines, closing)
         while not run.is_over:

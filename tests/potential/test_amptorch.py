@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ampflow.dataset import Dataset
+from ampflow.errors import OptionError
+from ampflow.experiment import Experiment, Training
+from ampflow.potential.amptorch import compat
+from ampflow.potential.amptorch.config import Name, make_config
+from ampflow.potential.schedules import learning_rate
+from ampflow.potential.training import Epoch, train
+
+Make = Callable[..., Dataset]
+OPTIONS = Training(
+    backend="amptorch", num_layers=2, num_nodes=6, epochs=8, batch_size=7, lr=0.02, step_size=3
+)
+
+
+@pytest.fixture
+def amptorch() -> None:
+    try:
+        compat.require_amptorch()
+    except OptionError as error:
+        pytest.skip(error.what)
+
+
+# What AMPTorch lacks is refused by its name, fixed or searched, whoever else may train.
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("loss", "huber"),
+        ("optimizer", "lbfgs"),
+        ("batch_unit", "atoms"),
+        ("force_weight", 1.0),
+        ("clip", 1.0),
+        ("ema_decay", 0.9),
+        ("device", "cuda"),
+    ],
+)
+def test_refusals(name: str, value: object) -> None:
+    said = f"{name} = {value!r}"
+    with pytest.raises(ValidationError) as refused:
+        Training.model_validate({"backend": "amptorch", name: value})
+    assert said in str(refused.value)
+    with pytest.raises(ValidationError) as refused:
+        Experiment.model_validate(
+            {
+                "training": {"backend": "amptorch"},
+                "tuning": {"space": {name: {"choices": [value]}}},
+            }
+        )
+    assert said in str(refused.value)
+    with pytest.raises(ValidationError) as refused:
+        Experiment.model_validate(
+            {
+                "training": {name: value},
+                "tuning": {"space": {"backend": {"choices": ["ampflow", "amptorch"]}}},
+            }
+        )
+    assert said in str(refused.value)
+
+
+# The configuration has our options in AMPTorch's words, and loses no structure of validation.
+@pytest.mark.parametrize("sizes", [(1, 3), (30, 300), (29, 97), (7, 100_003)])
+def test_configuration(sizes: tuple[int, int]) -> None:
+    options = OPTIONS.model_copy(update={"optimizer": "adamw", "dropout_rate": 0.1})
+    config = make_config(options, 3, ["a.lmdb", "b.lmdb"], sizes, "/x")
+    assert config["model"]["activation"] == Name("torch.nn.SiLU")
+    assert repr(config["model"]["activation"]) == "torch.nn.SiLU"
+    assert (config["model"]["num_layers"], config["model"]["num_nodes"]) == (2, 6)
+    assert config["model"]["dropout"]
+    assert config["optim"]["optimizer_args"] == {"optimizer__weight_decay": 0.01}
+    assert config["optim"]["scheduler"] == {
+        "policy": "StepLR",
+        "params": {"step_size": 3, "gamma": 0.7},
+    }
+    assert config["cmd"]["seed"] == 3
+    assert int(sizes[1] * config["dataset"]["val_split"]) == sizes[0]  # as AMPTorch counts
+
+
+# Where AMPTorch is not installed, training says what is missing before it does anything.
+def test_not_installed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "_NEEDED", ("amptorch_that_nobody_has",))
+    with pytest.raises(OptionError, match="amptorch_that_nobody_has"):
+        train(make(20), make(5, seed=1), OPTIONS, seed=0)
+
+
+# ampflow imports none of it by itself: the licence is AMPTorch's own affair.
+def test_not_imported() -> None:
+    code = (
+        "import sys, ampflow.potential.amptorch.training, ampflow.tuning.objective\n"
+        "assert not {'amptorch', 'skorch', 'torch_geometric', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# AMPTorch learns; its weights in our network predict what it scored; a finished training is
+# restored, to the last bit, without a new one.
+@pytest.mark.usefixtures("amptorch")
+def test_trains(make: Make, tmp_path: Path) -> None:
+    data, validation = make(40, seed=1), make(12, seed=2)
+    seen: list[Epoch] = []
+    file = tmp_path / "checkpoint.safetensors"
+    trained = train(data, validation, OPTIONS, 0, on_epoch=seen.append, checkpoint=file)
+    maes = [epoch.validation_mae for epoch in seen]
+    assert trained.history == seen
+    assert len(seen) == OPTIONS.epochs
+    assert trained.validation_mae == min(maes) < 0.7 * maes[0]
+    assert [e.lr for e in seen] == pytest.approx(
+        [learning_rate(OPTIONS, maes[:n]) for n in range(8)]
+    )
+    error = np.abs(trained.fit.predict(validation) - validation.energies).mean()
+    assert error == pytest.approx(trained.validation_mae, rel=1e-5)
+    again = train(data, validation, OPTIONS, 0, on_epoch=seen.append, checkpoint=file)
+    assert len(seen) == OPTIONS.epochs
+    np.testing.assert_array_equal(again.fit.weights, trained.fit.weights)
+
+
+class Stop(BaseException):
+    pass
+
+
+# What `on_epoch` raises (a pruned trial) ends the training; patience ends it with the best epoch.
+@pytest.mark.slow
+@pytest.mark.usefixtures("amptorch")
+def test_ends_early(make: Make) -> None:
+    data, validation = make(40, seed=1), make(12, seed=2)
+    seen: list[int] = []
+
+    def stop(epoch: Epoch) -> None:
+        seen.append(epoch.number)
+        if epoch.number == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(data, validation, OPTIONS.model_copy(update={"epochs": 100_000}), 0, on_epoch=stop)
+    assert seen == [1, 2]
+    options = {"epochs": 100_000, "patience": 2, "lr": 1.0, "schedule": "plateau", "gamma": 1.0}
+    patient = OPTIONS.model_copy(update=options)
+    trained = train(data, validation, patient, 0)
+    assert len(trained.history) == trained.best_epoch + 2
