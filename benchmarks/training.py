@@ -92,7 +92,7 @@ def full_batch(network: Network, train: Samples, precision: str) -> Callable[[],
 
 
 def compare(options: Training, turns: int) -> None:
-    network = Network.of(options, FEATURES)
+    network = Network.of(options, FEATURES, np.array([1]))
     train = samples(STRUCTURES, ATOMS, options.precision)
     validation = samples(STRUCTURES // 10, ATOMS // 10, options.precision)
     parts = (network, train, validation, options)

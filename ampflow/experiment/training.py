@@ -14,8 +14,13 @@ __all__ = ["Training"]
 
 
 class Training(Section):
-    """One network (SingleNN): the same small network for every atom, summed to the energy."""
+    """Small networks for atoms, summed to the energy."""
 
+    network: Literal["single", "per-element"] = option(
+        "single",
+        '"single": one network for the atoms of every element (SingleNN); "per-element": one for '
+        "those of each (Behler and Parrinello).",
+    )
     num_layers: int = option(3, "Hidden layers.", ge=1, le=50)
     num_nodes: int = option(32, "Nodes in each hidden layer.", ge=1, le=4096)
     activation: Literal["tanh", "silu", "gelu", "relu"] = option("silu", "Activation function.")

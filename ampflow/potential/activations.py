@@ -94,15 +94,18 @@ def _choose_tanh(x: Any) -> Any:
 
 
 @helper
-def activate(kind: int, values: Array, slopes: Array, width: int) -> None:
-    """Replace `width` values of each row by their activation; put its derivative in `slopes`."""
+def activate(kind: int, values: Array, slopes: Array, begin: int, end: int) -> None:
+    """Replace values of each row by their activation; put its derivative in `slopes`.
+
+    As everywhere here, those of the columns from `begin` to `end`, in whole vectors.
+    """
     if kind == _GELU:
-        _gelu(values, slopes, width)
+        _gelu(values, slopes, begin, end)
         return
     number = values.dtype.type
     one, half = splat(number(1)), splat(number(0.5))
     for row in range(len(values)):
-        for a in range(0, width, lanes(values)):
+        for a in range(begin, end, lanes(values)):
             x = load_row(values, row, a)
             if kind == _TANH:
                 y = _tanh(x)
@@ -119,11 +122,11 @@ def activate(kind: int, values: Array, slopes: Array, width: int) -> None:
 
 
 @helper
-def _gelu_32(values: Array, slopes: Array, width: int) -> None:
+def _gelu_32(values: Array, slopes: Array, begin: int, end: int) -> None:
     half, minus, low = splat(_HALF), splat(-_HALF), splat(np.float32(-80))
     density = splat(np.float32(1 / math.sqrt(2 * math.pi)))
     for row in range(len(values)):
-        for a in range(0, width, lanes(values)):
+        for a in range(begin, end, lanes(values)):
             x = load_row(values, row, a)
             below = half * _rational(x, _ERF_P, _ERF_Q, _ERF_TOP) + half
             here = density * _exponential(larger(low, x * x * minus), _EXP_32, 7)
@@ -132,35 +135,35 @@ def _gelu_32(values: Array, slopes: Array, width: int) -> None:
 
 
 @helper
-def _gelu_64(values: Array, slopes: Array, width: int) -> None:
+def _gelu_64(values: Array, slopes: Array, begin: int, end: int) -> None:
     for row in range(len(values)):
-        for a in range(width):  # number by number, with the C library's erf
+        for a in range(begin, end):  # number by number, with the C library's erf
             x = values[row, a]
             below = 0.5 * (1 + math.erf(x * math.sqrt(0.5)))
             values[row, a] = x * below
             slopes[row, a] = below + x * math.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
 
-def _gelu(values: Array, slopes: Array, width: int) -> None:
+def _gelu(values: Array, slopes: Array, begin: int, end: int) -> None:
     raise NotImplementedError
 
 
 @overload(_gelu, strict=False)
-def _choose_gelu(values: Any, slopes: Any, width: Any) -> Any:
+def _choose_gelu(values: Any, slopes: Any, begin: Any, end: Any) -> Any:
     function = _gelu_32 if values.dtype is types.float32 else _gelu_64
-    return lambda values, slopes, width: function(values, slopes, width)
+    return lambda values, slopes, begin, end: function(values, slopes, begin, end)
 
 
 @helper
-def bend(kind: int, values: Array, curves: Array, width: int) -> None:
-    """Put the second derivative of the activation of `width` values of each row in `curves`."""
+def bend(kind: int, values: Array, curves: Array, begin: int, end: int) -> None:
+    """Put the second derivative of the activation of values of each row in `curves`."""
     if kind == _GELU:
-        _bend_gelu(values, curves, width)
+        _bend_gelu(values, curves, begin, end)
         return
     number = values.dtype.type
     one, two, half = splat(number(1)), splat(number(2)), splat(number(0.5))
     for row in range(len(values)):
-        for a in range(0, width, lanes(values)):
+        for a in range(begin, end, lanes(values)):
             x = load_row(values, row, a)
             if kind == _TANH:
                 y = _tanh(x)
@@ -174,44 +177,47 @@ def bend(kind: int, values: Array, curves: Array, width: int) -> None:
 
 
 @helper
-def _bend_gelu_32(values: Array, curves: Array, width: int) -> None:
+def _bend_gelu_32(values: Array, curves: Array, begin: int, end: int) -> None:
     minus, low, two = splat(-_HALF), splat(np.float32(-80)), splat(np.float32(2))
     density = splat(np.float32(1 / math.sqrt(2 * math.pi)))
     for row in range(len(values)):
-        for a in range(0, width, lanes(values)):
+        for a in range(begin, end, lanes(values)):
             x = load_row(values, row, a)
             here = density * _exponential(larger(low, x * x * minus), _EXP_32, 7)
             store_row(curves, row, a, here * (two - x * x))
 
 
 @helper
-def _bend_gelu_64(values: Array, curves: Array, width: int) -> None:
+def _bend_gelu_64(values: Array, curves: Array, begin: int, end: int) -> None:
     for row in range(len(values)):
-        for a in range(width):
+        for a in range(begin, end):
             x = values[row, a]
             curves[row, a] = (2 - x * x) * math.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
 
-def _bend_gelu(values: Array, curves: Array, width: int) -> None:
+def _bend_gelu(values: Array, curves: Array, begin: int, end: int) -> None:
     raise NotImplementedError
 
 
 @overload(_bend_gelu, strict=False)
-def _choose_bend_gelu(values: Any, curves: Any, width: Any) -> Any:
+def _choose_bend_gelu(values: Any, curves: Any, begin: Any, end: Any) -> Any:
     function = _bend_gelu_32 if values.dtype is types.float32 else _bend_gelu_64
-    return lambda values, curves, width: function(values, curves, width)
+    return lambda values, curves, begin, end: function(values, curves, begin, end)
 
 
 @helper
-def drop_out(rate: float, key: int, atom: int, values: Array, slopes: Array, width: int) -> None:
+def drop_out(
+    rate: float, key: int, atom: int, values: Array, slopes: Array, begin: int, end: int
+) -> None:
     """Set a share of the values to zero and enlarge the rest.
 
-    Which, depends on `key`, the row, and the atom's place in the epoch (`atom` is the first's).
+    Which, depends on `key`, the row, and the atom's place in the epoch (`atom` is that of
+    column 0).
     """
     kept = splat(values.dtype.type(1 / (1 - rate)))
     limit = np.int64(rate * 2.0**32)
     for row in range(len(values)):
-        for a in range(0, width, lanes(values)):
+        for a in range(begin, end, lanes(values)):
             drawn = mix(mix(ramp(kept, atom + a), row), key)
             store_row(values, row, a, drop(load_row(values, row, a) * kept, drawn, limit))
             store_row(slopes, row, a, drop(load_row(slopes, row, a) * kept, drawn, limit))

@@ -17,6 +17,7 @@ from ampflow.potential.engine import Samples, StreamedSamples
 from ampflow.potential.force_kernels import Forces, Scratch
 from ampflow.potential.kernels import LOSSES, Block, Part, Rule, Shape, Vectors
 from ampflow.potential.network import Network
+from ampflow.potential.runs import most_columns
 from ampflow.potential.state import State
 from ampflow.potential.streaming import Source, source
 
@@ -37,11 +38,13 @@ class CpuEngine:
         options: Training,
     ) -> None:
         kind = ACTIVATIONS[network.activation]
-        self._shape = Shape(network.features, network.layers, network.nodes, kind)
+        shape = (network.features, network.layers, network.nodes, kind, network.count)
+        self._shape = Shape(*shape)
         self._options = options
         self._delta = options.huber_delta / train.unit
-        self._train, self._validation = source(train), source(validation)
-        self._block = _block(self._shape, _block_length(train, validation), options.precision)
+        self._train, self._validation = source(train, network), source(validation, network)
+        columns = _block_length(network, train, validation)
+        self._block = _block(self._shape, columns, options.precision)
         self._scratch = _scratch(self._shape, self._block) if options.force_weight else None
         self._gradient = np.zeros(network.size, options.precision)
 
@@ -126,13 +129,13 @@ def _scratch(shape: Shape, block: Block) -> Scratch:
     )
 
 
-def _block_length(*parts: Samples | StreamedSamples) -> int:
-    """Return how many atoms a block has: enough for any structure, and an odd multiple of 48.
+def _block_length(network: Network, *parts: Samples | StreamedSamples) -> int:
+    """Return how many columns a block has: enough for any structure, and an odd multiple of 48.
 
     Whole tiles of 3 vectors and whole cache lines fit then, and rows do not all fall into the
     same few sets of the cache.
     """
-    largest = max(int(np.diff(part.offsets).max()) for part in parts)
+    largest = max(most_columns(part.offsets, part.numbers, network) for part in parts)
     return max(_BLOCK, 48 * (-(-largest // 48) // 2 * 2 + 1))
 
 
@@ -140,7 +143,9 @@ def _block(shape: Shape, atoms: int, precision: str) -> Block:
     rows = shape.features + 1 + shape.layers * (shape.nodes + 1) + 1
     values = _aligned(rows, atoms, precision)
     values[shape.features : -1 : shape.nodes + 1] = 1
-    return Block(values, _aligned(shape.layers * shape.nodes + 1, atoms, precision))
+    slopes = _aligned(shape.layers * shape.nodes + 1, atoms, precision)
+    begins, ends = np.zeros((2, shape.networks), np.int64)
+    return Block(values, slopes, begins, ends, np.zeros(atoms, np.int64))
 
 
 def _aligned(rows: int, columns: int, precision: str) -> NDArray[Any]:

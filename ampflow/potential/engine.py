@@ -60,6 +60,8 @@ class Samples:
         eV: what a target of 1 means.
     forces
         None where energies alone are trained on.
+    numbers
+        (atoms,) atomic numbers; networks of elements need them.
     """
 
     features: NDArray[np.floating]
@@ -67,6 +69,7 @@ class Samples:
     targets: NDArray[np.float64]
     unit: float = 1.0
     forces: ForceSamples | None = None
+    numbers: NDArray[np.integer] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -94,6 +97,11 @@ class StreamedSamples:
     def offsets(self) -> NDArray[np.int64]:
         """(structures + 1,) where each structure's atoms begin."""
         return self.dataset.offsets
+
+    @property
+    def numbers(self) -> NDArray[np.integer]:
+        """(atoms,) atomic numbers."""
+        return self.dataset.numbers
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -132,7 +140,7 @@ def samples(
         if dataset.derivatives is None:
             raise ValueError("training on forces needs `ampflow.potential.derivatives`")
         forces = ForceSamples(dataset.forces / scaler.energy, dataset.derivatives, scaler.scale)
-    return Samples(features, dataset.offsets, targets, scaler.energy, forces)
+    return Samples(features, dataset.offsets, targets, scaler.energy, forces, dataset.numbers)
 
 
 class Engine(Protocol):

@@ -48,7 +48,8 @@ class Fit:
         for start in range(0, len(energies), _BLOCK):
             block = slice(start, start + _BLOCK)
             scaled = self.scaler.features(dataset.fingerprints[block])
-            found = atomic_energies(self.network, self.weights, scaled)
+            numbers = dataset.numbers[block]
+            found = atomic_energies(self.network, self.weights, scaled, numbers)
             energies[block] += self.scaler.energy * found
         return energies
 
@@ -58,11 +59,12 @@ class Fit:
         Raises
         ------
         DataError
-            If the fingerprints are of another kind.
+            As `atomic` does.
         """
         self._check(dataset)
+        self.references.per_atom(dataset)  # knows the elements
         scaled = self.scaler.features(dataset.fingerprints)
-        found = atomic_slopes(self.network, self.weights, scaled)
+        found = atomic_slopes(self.network, self.weights, scaled, dataset.numbers)
         return found * (self.scaler.energy / self.scaler.scale)
 
     def predict(self, structures: Structures) -> NDArray[np.float64]:

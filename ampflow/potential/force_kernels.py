@@ -32,7 +32,9 @@ from ampflow.potential.kernels import (
     layer_of,
     loss_of,
     losses,
+    own_weights,
     padded,
+    window,
 )
 from ampflow.potential.products import outer, product
 from ampflow.simd import lanes, load_row, splat, store_row, total
@@ -43,7 +45,7 @@ Array = NDArray[Any]
 
 
 class Forces(NamedTuple):
-    """What forces need of a part, atom after atom; see `ampflow.dataset.Derivatives`."""
+    """What forces need of a part, in the order of its atoms; see `ampflow.dataset.Derivatives`."""
 
     starts: NDArray[np.int64]  # (atoms + 1,) where an atom's dependences begin
     moved: NDArray[np.int64]  # (dependences,) the atom that moves, counted within the structure
@@ -73,46 +75,49 @@ def _forward(
     weights: Array,
     block: Block,
     scratch: Scratch,
-    atoms: int,
+    begin: int,
+    end: int,
     rate: float,
     key: int,
     first: int,
 ) -> None:
     """Fill `values`, `slopes` and `curves` from the features up to the energies."""
-    width = padded(atoms, lanes(weights))
     for layer in range(shape.layers + 1):
         weight, row, inputs, outputs = layer_of(shape, layer)
         matrix = weights[weight : weight + outputs * inputs].reshape(outputs, inputs)
         values = block.values[row + inputs : row + inputs + outputs]
-        product(matrix, block.values[row : row + inputs], values, width, False)
+        product(matrix, block.values[row : row + inputs], values, begin, end, False)
         if layer == shape.layers:
             return
         rows = slice(layer * outputs, (layer + 1) * outputs)
         slopes, curves, seconds = block.slopes[rows], scratch.curves[rows], scratch.seconds[rows]
-        bend(shape.activation, values, curves, width)
-        activate(shape.activation, values, slopes, width)
-        seconds[:, :width] = slopes[:, :width]
+        bend(shape.activation, values, curves, begin, end)
+        activate(shape.activation, values, slopes, begin, end)
+        seconds[:, begin:end] = slopes[:, begin:end]
         if rate > 0:  # the same nodes are dropped in all four
-            drop_out(rate, key + layer, first, values, slopes, width)
-            drop_out(rate, key + layer, first, curves, seconds, width)
+            drop_out(rate, key + layer, first, values, slopes, begin, end)
+            drop_out(rate, key + layer, first, curves, seconds, begin, end)
 
 
 @helper
-def _differentiate(shape: Shape, weights: Array, scratch: Scratch, atoms: int) -> None:
-    """Fill `seconds` and `inputs`; multiply `curves` by the derivatives by the nodes."""
-    width = padded(atoms, lanes(weights))
-    scratch.seconds[-1, :atoms] = 1
-    scratch.seconds[-1, atoms:] = 0
+def _differentiate(shape: Shape, weights: Array, scratch: Scratch, begin: int, last: int) -> None:
+    """Fill `seconds` and `inputs`; multiply `curves` by the derivatives by the nodes.
+
+    `last` is the column after the last atom.
+    """
+    end = begin + padded(last - begin, lanes(weights))
+    scratch.seconds[-1, begin:last] = 1
+    scratch.seconds[-1, last:end] = 0
     for layer in range(shape.layers, -1, -1):
         weight, _, inputs, outputs = layer_of(shape, layer)
         back = weights[weight : weight + outputs * inputs].reshape(outputs, inputs).T
         above = scratch.seconds[layer * shape.nodes : layer * shape.nodes + outputs]
         if layer == 0:
-            product(back, above, scratch.inputs, width, False)
+            product(back, above, scratch.inputs, begin, end, False)
             return
         below = slice((layer - 1) * shape.nodes, layer * shape.nodes)
-        product(back, above, scratch.curves[below], width, True)
-        product(back, above, scratch.seconds[below], width, True)
+        product(back, above, scratch.curves[below], begin, end, True)
+        product(back, above, scratch.seconds[below], begin, end, True)
 
 
 @inlined
@@ -138,23 +143,26 @@ def _pull(
     order: NDArray[np.int64],
     start: int,
     stop: int,
+    block: Block,
     scratch: Scratch,
 ) -> None:
-    """Make forces of `inputs`."""
-    by_atom, forces, a = scratch.by_atom, scratch.forces, 0
+    """Make forces of `inputs`; they are in the order of the structures' atoms, not of columns."""
+    by_atom, forces, a, r = scratch.by_atom, scratch.forces, 0, 0
     for place in range(start, stop):
-        begin, end = part.offsets[order[place]], part.offsets[order[place] + 1]
-        forces[a : a + end - begin] = 0
-        for atom in range(begin, end):
-            here = a + atom - begin
-            for f in range(shape.features):
-                by_atom[here, f] = scratch.inputs[f, here] / given.scales[f]
-            for dependence in range(given.starts[atom], given.starts[atom + 1]):
-                moved = a + given.moved[dependence]
-                for k in range(3):
-                    slope = _dot(given.derivatives, 3 * dependence + k, by_atom, here)
-                    forces[moved, k] -= np.float64(slope)
-        a += end - begin
+        first, last = part.runs[order[place]], part.runs[order[place] + 1]
+        forces[a : a + part.starts[last] - part.starts[first]] = 0
+        for run in range(first, last):
+            for atom in range(part.starts[run], part.starts[run + 1]):
+                here = block.columns[r] + atom - part.starts[run]
+                for f in range(shape.features):
+                    by_atom[here, f] = scratch.inputs[f, here] / given.scales[f]
+                for dependence in range(given.starts[atom], given.starts[atom + 1]):
+                    moved = a + given.moved[dependence]
+                    for k in range(3):
+                        slope = _dot(given.derivatives, 3 * dependence + k, by_atom, here)
+                        forces[moved, k] -= np.float64(slope)
+            r += 1
+        a += part.starts[last] - part.starts[first]
 
 
 @helper
@@ -174,7 +182,8 @@ def _force_losses(
     """
     errors, loss, a = 0.0, 0.0, 0
     for place in range(start, stop):
-        begin, end = part.offsets[order[place]], part.offsets[order[place] + 1]
+        begin = part.starts[part.runs[order[place]]]
+        end = part.starts[part.runs[order[place] + 1]]
         share = 1 / (3 * (end - begin))
         for atom in range(begin, end):
             for k in range(3):
@@ -195,53 +204,61 @@ def _push(
     order: NDArray[np.int64],
     start: int,
     stop: int,
+    block: Block,
     scratch: Scratch,
 ) -> None:
     """Make the features' tangents of the losses' derivatives by the forces."""
-    by_atom, forces, a = scratch.by_atom, scratch.forces, 0
+    by_atom, forces, a, r = scratch.by_atom, scratch.forces, 0, 0
     number = by_atom.dtype.type
+    scratch.tangents[: shape.features] = 0
     for place in range(start, stop):
-        begin, end = part.offsets[order[place]], part.offsets[order[place] + 1]
-        for atom in range(begin, end):
-            here = a + atom - begin
-            by_atom[here] = 0
-            for dependence in range(given.starts[atom], given.starts[atom + 1]):
-                moved = a + given.moved[dependence]
-                for k in range(3):
-                    factor = number(-forces[moved, k])
-                    _add_times(by_atom, here, factor, given.derivatives, 3 * dependence + k)
-            for f in range(shape.features):
-                scratch.tangents[f, here] = by_atom[here, f] / given.scales[f]
-        a += end - begin
-    scratch.tangents[: shape.features, a:] = 0
+        first, last = part.runs[order[place]], part.runs[order[place] + 1]
+        for run in range(first, last):
+            for atom in range(part.starts[run], part.starts[run + 1]):
+                here = block.columns[r] + atom - part.starts[run]
+                by_atom[here] = 0
+                for dependence in range(given.starts[atom], given.starts[atom + 1]):
+                    moved = a + given.moved[dependence]
+                    for k in range(3):
+                        factor = number(-forces[moved, k])
+                        _add_times(by_atom, here, factor, given.derivatives, 3 * dependence + k)
+                for f in range(shape.features):
+                    scratch.tangents[f, here] = by_atom[here, f] / given.scales[f]
+            r += 1
+        a += part.starts[last] - part.starts[first]
 
 
 @helper
 def _backward(
-    shape: Shape, weights: Array, block: Block, scratch: Scratch, atoms: int, gradient: Array
+    shape: Shape,
+    weights: Array,
+    block: Block,
+    scratch: Scratch,
+    begin: int,
+    end: int,
+    gradient: Array,
 ) -> None:
     """Add to `gradient`, from energies (the last row of `slopes`) and tangents."""
-    width = padded(atoms, lanes(weights))
     for layer in range(shape.layers):
         weight, row, inputs, outputs = layer_of(shape, layer)
         matrix = weights[weight : weight + outputs * inputs].reshape(outputs, inputs)
         rows = slice(layer * outputs, (layer + 1) * outputs)
         tangents = scratch.tangents[row + inputs : row + inputs + outputs]
-        product(matrix, scratch.tangents[row : row + inputs], tangents, width, False)
-        scratch.curves[rows, :width] *= tangents[:, :width]
-        tangents[:, :width] *= block.slopes[rows, :width]
+        product(matrix, scratch.tangents[row : row + inputs], tangents, begin, end, False)
+        scratch.curves[rows, begin:end] *= tangents[:, begin:end]
+        tangents[:, begin:end] *= block.slopes[rows, begin:end]
     for layer in range(shape.layers, -1, -1):
         weight, row, inputs, outputs = layer_of(shape, layer)
         here = slice(weight, weight + outputs * inputs)
         rows = slice(layer * shape.nodes, layer * shape.nodes + outputs)
         out = gradient[here].reshape(outputs, inputs)
-        outer(block.slopes[rows], block.values[row : row + inputs], out, width)
-        outer(scratch.seconds[rows], scratch.tangents[row : row + inputs], out, width)
+        outer(block.slopes[rows], block.values[row : row + inputs], out, begin, end)
+        outer(scratch.seconds[rows], scratch.tangents[row : row + inputs], out, begin, end)
         if layer:
             below = slice((layer - 1) * shape.nodes, layer * shape.nodes)
             back = weights[here].reshape(outputs, inputs).T
-            product(back, block.slopes[rows], block.slopes[below], width, True)
-            block.slopes[below, :width] += scratch.curves[below, :width]
+            product(back, block.slopes[rows], block.slopes[below], begin, end, True)
+            block.slopes[below, begin:end] += scratch.curves[below, begin:end]
 
 
 @entry
@@ -269,22 +286,33 @@ def epoch(
             vectors.gradient[:] = 0
         place = start
         while place < stop:
-            after, atoms = gather(part, shape.features, order, place, stop, block.values)
-            _forward(shape, vectors.weights, block, scratch, atoms, rule.dropout, key, seen)
+            after, columns = gather(part, shape.features, order, place, stop, block)
+            for network in range(shape.networks):
+                begin, end = window(block, network)
+                own = own_weights(shape, vectors.weights, network)
+                _forward(shape, own, block, scratch, begin, end, rule.dropout, key, seen)
             share = 1 / (stop - start)
             errors, value = losses(part, order, place, after, share, rule, block)
             energies, loss = energies + errors, loss + value
-            _differentiate(shape, vectors.weights, scratch, atoms)
-            _pull(shape, part, given, order, place, after, scratch)
+            for network in range(shape.networks):
+                own = own_weights(shape, vectors.weights, network)
+                begin, last = block.begins[network], block.ends[network]
+                _differentiate(shape, own, scratch, begin, last)
+            _pull(shape, part, given, order, place, after, block, scratch)
             share *= rule.force_weight
             errors, value = _force_losses(
                 part, given, order, place, after, share, rule, scratch.forces
             )
             forces, loss = forces + errors, loss + rule.force_weight * value
             if rule.mode > MEASURE:
-                _push(shape, part, given, order, place, after, scratch)
-                _backward(shape, vectors.weights, block, scratch, atoms, vectors.gradient)
-            place, seen = after, seen + atoms
+                _push(shape, part, given, order, place, after, block, scratch)
+            for network in range(shape.networks):
+                begin, end = window(block, network)
+                if rule.mode > MEASURE and begin < end:
+                    own = own_weights(shape, vectors.weights, network)
+                    out = own_weights(shape, vectors.gradient, network)
+                    _backward(shape, own, block, scratch, begin, end, out)
+            place, seen = after, seen + columns
         if rule.mode == STEP:
             steps += 1
             adam(vectors, rule, steps)

@@ -5,7 +5,8 @@ Atoms are lanes. A block holds the atoms of some structures, and a row for each
     feature, one | node of layer 1, one | ... | node of the last hidden layer, one | energy
 
 where a row of ones makes a layer's biases the last column of its weights. Blocks are small
-enough to stay in the cache with all their layers.
+enough to stay in the cache with all their layers. Where elements have networks of their own, the
+atoms of each network are columns beside each other, which begin at a whole tile.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ampflow.simd import lanes
 
 __all__ = ["DIFFERENTIATE", "LOSSES", "MEASURE", "STEP", "Block", "Part", "Rule", "Shape"]
 __all__ += ["Vectors", "adam", "epoch", "gather", "layer_of", "loss_of", "losses", "padded"]
-__all__ += ["standardise", "transpose"]
+__all__ += ["own_weights", "standardise", "transpose", "window"]
 
 MEASURE, DIFFERENTIATE, STEP = range(3)
 _MAE, _MSE, _HUBER = range(3)
@@ -34,19 +35,28 @@ Array = NDArray[Any]
 
 
 class Shape(NamedTuple):
-    """Of a network: numbers of features, hidden layers and nodes; the activation."""
+    """Of a network: numbers of features, hidden layers and nodes; the activation.
+
+    And how many such networks there are, the weights of which follow each other.
+    """
 
     features: int
     layers: int
     nodes: int
     activation: int
+    networks: int
 
 
 class Part(NamedTuple):
-    """Structures: all features of the first one, (features, atoms), then of the second one, ..."""
+    """Structures, each as runs of atoms of one network: all of it where there is one.
+
+    All features of the first run, (features, atoms), then of the second one, ...
+    """
 
     features: Array  # flat
-    offsets: NDArray[np.int64]  # (structures + 1,) where a structure's atoms begin
+    runs: NDArray[np.int64]  # (structures + 1,) where a structure's runs begin
+    starts: NDArray[np.int64]  # (runs + 1,) where a run's atoms begin
+    networks: NDArray[np.int64]  # (runs,) which network's they are
     targets: NDArray[np.float64]  # (structures,)
 
 
@@ -60,6 +70,9 @@ class Block(NamedTuple):
 
     values: Array  # (rows as above, atoms)
     slopes: Array  # (layers nodes + 1, atoms)
+    begins: NDArray[np.int64]  # (networks,) first column of each network's atoms
+    ends: NDArray[np.int64]  # (networks,) the column after the last one
+    columns: NDArray[np.int64]  # (atoms,) first column of each run, in order
 
 
 class Vectors(NamedTuple):
@@ -103,56 +116,104 @@ def layer_of(shape: Shape, layer: int) -> tuple[int, int, int, int]:
     return weight, shape.features + 1 + (layer - 1) * inner, inner, outputs
 
 
+@inlined
+def own_weights(shape: Shape, weights: Array, network: int) -> Array:
+    """Return the part of a vector as long as all weights that belongs to one network."""
+    size = len(weights) // shape.networks
+    return weights[network * size : (network + 1) * size]
+
+
+@inlined
+def window(block: Block, network: int) -> tuple[int, int]:
+    """Return the columns of a network's atoms, in whole vectors: the first, and after the last."""
+    begin = block.begins[network]
+    return begin, begin + padded(block.ends[network] - begin, lanes(block.values))
+
+
 @helper
 def _forward(
-    shape: Shape, weights: Array, block: Block, atoms: int, rate: float, key: int, first: int
+    shape: Shape,
+    weights: Array,
+    block: Block,
+    begin: int,
+    end: int,
+    rate: float,
+    key: int,
+    first: int,
 ) -> None:
     """Fill `values` from the features up to the energies, and `slopes` with derivatives."""
-    width = padded(atoms, lanes(weights))
     for layer in range(shape.layers + 1):
         weight, row, inputs, outputs = layer_of(shape, layer)
         matrix = weights[weight : weight + outputs * inputs].reshape(outputs, inputs)
         values = block.values[row + inputs : row + inputs + outputs]
-        product(matrix, block.values[row : row + inputs], values, width, False)
+        product(matrix, block.values[row : row + inputs], values, begin, end, False)
         if layer == shape.layers:
             return
         slopes = block.slopes[layer * outputs : (layer + 1) * outputs]
-        activate(shape.activation, values, slopes, width)
+        activate(shape.activation, values, slopes, begin, end)
         if rate > 0:
-            drop_out(rate, key + layer, first, values, slopes, width)
+            drop_out(rate, key + layer, first, values, slopes, begin, end)
 
 
 @helper
-def _backward(shape: Shape, weights: Array, block: Block, atoms: int, gradient: Array) -> None:
+def _backward(
+    shape: Shape, weights: Array, block: Block, begin: int, end: int, gradient: Array
+) -> None:
     """Add to `gradient` what this block has to say, beginning at the last row of `slopes`."""
-    width = padded(atoms, lanes(weights))
     for layer in range(shape.layers, -1, -1):
         weight, row, inputs, outputs = layer_of(shape, layer)
         here = slice(weight, weight + outputs * inputs)
         slopes = block.slopes[layer * shape.nodes : layer * shape.nodes + outputs]
         out = gradient[here].reshape(outputs, inputs)
-        outer(slopes, block.values[row : row + inputs], out, width)
+        outer(slopes, block.values[row : row + inputs], out, begin, end)
         if layer:
             below = block.slopes[(layer - 1) * shape.nodes : layer * shape.nodes]
-            product(weights[here].reshape(outputs, inputs).T, slopes, below, width, True)
+            back = weights[here].reshape(outputs, inputs).T
+            product(back, slopes, below, begin, end, True)
+
+
+@helper
+def _reserve(part: Part, order: NDArray[np.int64], start: int, stop: int, block: Block) -> int:
+    """Give each network its columns for as many structures as fit; return the next structure."""
+    counts, tile, used = block.ends, 3 * lanes(block.values), 0
+    counts[:] = 0
+    for place in range(start, stop):
+        first, last = part.runs[order[place]], part.runs[order[place] + 1]
+        for run in range(first, last):
+            network, size = part.networks[run], part.starts[run + 1] - part.starts[run]
+            used += padded(counts[network] + size, tile) - padded(counts[network], tile)
+            counts[network] += size
+        if used > block.values.shape[1]:
+            for run in range(first, last):
+                counts[part.networks[run]] -= part.starts[run + 1] - part.starts[run]
+            stop = place
+            break
+    column = 0
+    for network in range(len(counts)):
+        block.begins[network] = column
+        column += padded(counts[network], tile)
+    return stop
 
 
 @helper
 def gather(
-    part: Part, count: int, order: NDArray[np.int64], start: int, stop: int, values: Array
+    part: Part, count: int, order: NDArray[np.int64], start: int, stop: int, block: Block
 ) -> tuple[int, int]:
-    """Put whole structures into a block, as many as fit; return the next one, and the atoms."""
-    atoms = 0
+    """Put whole structures into a block, as many as fit; return the next one, and the columns."""
+    stop, k = _reserve(part, order, start, stop, block), 0
+    block.ends[:] = block.begins
     for place in range(start, stop):
-        begin, end = part.offsets[order[place]], part.offsets[order[place] + 1]
-        if atoms + end - begin > values.shape[1]:
-            return place, atoms
-        for feature in range(count):
-            source = begin * count + feature * (end - begin)
-            for a in range(end - begin):
-                values[feature, atoms + a] = part.features[source + a]
-        atoms += end - begin
-    return stop, atoms
+        for run in range(part.runs[order[place]], part.runs[order[place] + 1]):
+            begin, end = part.starts[run], part.starts[run + 1]
+            column = block.ends[part.networks[run]]
+            for feature in range(count):
+                source = begin * count + feature * (end - begin)
+                for a in range(end - begin):
+                    block.values[feature, column + a] = part.features[source + a]
+            block.ends[part.networks[run]] = column + end - begin
+            block.columns[k] = column
+            k += 1
+    return stop, block.ends[-1]
 
 
 @inlined
@@ -183,18 +244,22 @@ def losses(
     The losses' derivatives by the energies, times `weight`, go to `slopes`.
     """
     energies, slopes = block.values[-1], block.slopes[-1]
-    total, loss, a = 0.0, 0.0, 0
+    slopes[:] = 0
+    total, loss, k = 0.0, 0.0, 0
     for place in range(start, stop):
-        size = part.offsets[order[place] + 1] - part.offsets[order[place]]
+        first, last = part.runs[order[place]], part.runs[order[place] + 1]
         error = -part.targets[order[place]]
-        for i in range(a, a + size):
-            error += np.float64(energies[i])
+        for run in range(first, last):
+            column = block.columns[k + run - first]
+            for i in range(column, column + part.starts[run + 1] - part.starts[run]):
+                error += np.float64(energies[i])
         value, slope = loss_of(rule.loss, rule.delta, error)
         total += abs(error)
         loss += value
-        slopes[a : a + size] = weight * slope
-        a += size
-    slopes[a:] = 0
+        for run in range(first, last):
+            column = block.columns[k + run - first]
+            slopes[column : column + part.starts[run + 1] - part.starts[run]] = weight * slope
+        k += last - first
     return total, loss
 
 
@@ -252,13 +317,20 @@ def epoch(
             vectors.gradient[:] = 0
         place = start
         while place < stop:
-            after, atoms = gather(part, shape.features, order, place, stop, block.values)
-            _forward(shape, vectors.weights, block, atoms, rule.dropout, key, seen)
+            after, columns = gather(part, shape.features, order, place, stop, block)
+            for network in range(shape.networks):
+                begin, end = window(block, network)
+                own = own_weights(shape, vectors.weights, network)
+                _forward(shape, own, block, begin, end, rule.dropout, key, seen)
             errors, value = losses(part, order, place, after, 1 / (stop - start), rule, block)
             total, loss = total + errors, loss + value
-            if rule.mode > MEASURE:
-                _backward(shape, vectors.weights, block, atoms, vectors.gradient)
-            place, seen = after, seen + atoms
+            for network in range(shape.networks):
+                begin, end = window(block, network)
+                if rule.mode > MEASURE and begin < end:
+                    own = own_weights(shape, vectors.weights, network)
+                    out = own_weights(shape, vectors.gradient, network)
+                    _backward(shape, own, block, begin, end, out)
+            place, seen = after, seen + columns
         if rule.mode == STEP:
             steps += 1
             adam(vectors, rule, steps)
@@ -267,14 +339,13 @@ def epoch(
 
 
 @entry
-def transpose(features: Array, offsets: NDArray[np.int64], out: Array) -> None:
-    """Turn (atoms, features) into the order of `Part.features`."""
-    count = features.shape[1]
-    for structure in range(len(offsets) - 1):
-        begin, end = offsets[structure], offsets[structure + 1]
-        for a in range(begin, end):
-            for feature in range(count):
-                out[begin * count + feature * (end - begin) + a - begin] = features[a, feature]
+def transpose(
+    features: Array, places: NDArray[np.int64], steps: NDArray[np.int64], out: Array
+) -> None:
+    """Turn (atoms, features) into the order of `Part.features`; see `runs.places`."""
+    for a in range(len(features)):
+        for feature in range(features.shape[1]):
+            out[places[a] + feature * steps[a]] = features[a, feature]
 
 
 @entry
@@ -283,18 +354,20 @@ def standardise(
     starts: NDArray[np.int64],
     targets: NDArray[np.int64],
     sizes: NDArray[np.int64],
+    places: NDArray[np.int64],
+    steps: NDArray[np.int64],
     mean: NDArray[np.float64],
     scale: NDArray[np.float64],
     out: Array,
 ) -> None:
     """Put fingerprints, (atoms, features), standardised into the order of `Part.features`.
 
-    A structure's atoms begin at `starts` in `values`, and at `targets` in `out`.
+    A structure's atoms begin at `starts` in `values`, and at `targets` among those that have
+    `places` in `out`.
     """
-    count = values.shape[1]
     for k in range(len(starts)):
-        begin, first, size = targets[k] * count, starts[k], sizes[k]
-        for a in range(size):
-            for feature in range(count):
-                number = (values[first + a, feature] - mean[feature]) / scale[feature]
-                out[begin + feature * size + a] = number
+        for a in range(sizes[k]):
+            place, step = places[targets[k] + a], steps[targets[k] + a]
+            for feature in range(values.shape[1]):
+                number = (values[starts[k] + a, feature] - mean[feature]) / scale[feature]
+                out[place + feature * step] = number

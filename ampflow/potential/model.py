@@ -30,10 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "Potential"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # What turns the description of a version into that of the next. A folder of every version is kept
 # in tests/potential/models, and must go on to load and to predict what it did.
-_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda old: {**old, "network": {**old["network"], "elements": []}},  # one for all
+}
 _MODEL, _WEIGHTS = "model.json", "weights.safetensors"
 
 
@@ -166,7 +168,7 @@ class Potential:
             save_file(tensors, part / _WEIGHTS)
             description = {
                 "schema_version": SCHEMA_VERSION,
-                "kind": "ampflow SingleNN potential: energies in eV, lengths in Å",
+                "kind": "ampflow potential: energies in eV, lengths in Å",
                 "descriptor": self.descriptor,
                 "network": asdict(fit.network),
                 "energy_scale": fit.scaler.energy,
@@ -194,7 +196,8 @@ class Potential:
             scaler = Scaler(
                 tensors["feature_mean"], tensors["feature_scale"], description["energy_scale"]
             )
-            network = Network(**description["network"])
+            shape = description["network"]
+            network = Network(**{**shape, "elements": tuple(shape["elements"])})
             return cls(
                 description["descriptor"],
                 Fit(references, scaler, network, tensors["weights"]),

@@ -1,7 +1,7 @@
 """Matrix products over a block of atoms, compiled, in tiles of 4 rows by 3 vectors.
 
 A tile's sums stay in registers. Rows of a block are padded to whole tiles, with numbers that
-count for nothing.
+count for nothing. Columns from `begin` to `end` are computed; the last tile may go beyond.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def _tile(left: Array, r0: int, r1: int, r2: int, r3: int, right: Array, a: int)
 
 
 @helper
-def product(left: Array, right: Array, out: Array, width: int, times: bool) -> None:
+def product(left: Array, right: Array, out: Array, begin: int, end: int, times: bool) -> None:
     """Put `left` times `right` into `out`; if `times`, multiply what is in `out` by it."""
     last = len(out) - 1
     for r0 in range(0, len(out), 4):  # rows beyond the last are the last once more
         r1, r2, r3 = min(r0 + 1, last), min(r0 + 2, last), min(r0 + 3, last)
-        for a in range(0, width, 3 * lanes(out)):
+        for a in range(begin, end, 3 * lanes(out)):
             a0, a1, a2, b0, b1, b2, c0, c1, c2, d0, d1, d2 = _tile(left, r0, r1, r2, r3, right, a)
             if times:  # all is read before any is written
                 a0, a1, a2 = _times(out, r0, a, a0, a1, a2)
@@ -74,7 +74,7 @@ def _put(out: Array, row: int, a: int, x0: Any, x1: Any, x2: Any) -> None:
 
 
 @helper
-def outer(left: Array, right: Array, out: Array, width: int) -> None:
+def outer(left: Array, right: Array, out: Array, begin: int, end: int) -> None:
     """Add to `out` the products of each row of `left` with each of `right`."""
     rows, columns = len(left), len(right)
     for r0 in range(0, rows, 4):
@@ -83,7 +83,7 @@ def outer(left: Array, right: Array, out: Array, width: int) -> None:
             k1, k2 = min(k0 + 1, columns - 1), min(k0 + 2, columns - 1)
             a0 = a1 = a2 = b0 = b1 = b2 = splat(right.dtype.type(0))
             c0 = c1 = c2 = d0 = d1 = d2 = a0
-            for a in range(0, width, lanes(right)):
+            for a in range(begin, end, lanes(right)):
                 x0, x1, x2 = load_row(right, k0, a), load_row(right, k1, a), load_row(right, k2, a)
                 w = load_row(left, r0, a)
                 a0, a1, a2 = a0 + w * x0, a1 + w * x1, a2 + w * x2

@@ -16,6 +16,8 @@ from ampflow.potential import kernels
 from ampflow.potential.engine import ForceSamples, Samples, StreamedSamples
 from ampflow.potential.force_kernels import Forces
 from ampflow.potential.kernels import Part
+from ampflow.potential.network import Network
+from ampflow.potential.runs import find_runs, in_order, places
 from ampflow.potential.shuffling import natural
 
 __all__ = ["Resident", "Source", "Stream", "source"]
@@ -40,9 +42,11 @@ class Source(Protocol):
         """Go through all structures as they lie."""
 
 
-def source(samples: Samples | StreamedSamples) -> Source:
-    """Return the samples as the kernels want them."""
-    return Stream(samples) if isinstance(samples, StreamedSamples) else Resident.of(samples)
+def source(samples: Samples | StreamedSamples, network: Network) -> Source:
+    """Return the samples as the kernels want them for a network."""
+    if isinstance(samples, StreamedSamples):
+        return Stream(samples, network)
+    return Resident.of(samples, network)
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,16 @@ class Resident:
     orders: list[Order]
 
     @classmethod
-    def of(cls, samples: Samples) -> Resident:
+    def of(cls, samples: Samples, network: Network) -> Resident:
         """Copy samples into the order of the kernels."""
         features = np.empty(samples.features.size, samples.features.dtype)
-        offsets = samples.offsets.copy()  # never read-only: numba would compile for that apart
-        called(kernels.transpose, samples.features, offsets, features)
-        orders = natural(np.diff(offsets), samples.features.shape[1])
-        given = samples.forces
+        runs, count = find_runs(samples.offsets, samples.numbers, network), network.features
+        called(kernels.transpose, samples.features, *places(runs, count), features)
+        orders, given = natural(np.diff(samples.offsets), count), samples.forces
+        if given is not None and network.elements:
+            given = in_order(given, samples.offsets, runs.order)
         forces = None if given is None else _forces(given, features.dtype)
-        return cls(Part(features, offsets, samples.targets), forces, orders)
+        return cls(Part(features, *runs[1:], samples.targets), forces, orders)
 
     def expect(self, orders: Sequence[Order]) -> None:
         """Do nothing: all is there."""
@@ -94,6 +99,7 @@ class Stream:
     """
 
     samples: StreamedSamples
+    network: Network
     forces: Forces | None = None  # training on forces needs memory
 
     _coming: deque[Order] = field(default_factory=deque)
@@ -155,7 +161,18 @@ class Stream:
         if len(self._buffers[number]) < needed:
             self._buffers[number] = np.empty(needed, samples.precision)
         features = self._buffers[number][:needed]
+        runs = find_runs(offsets, self._numbers(order, offsets), self.network)
+        to = places(runs, samples.dataset.features)
         for where, starts, values in samples.dataset.read(order):
-            args = values, starts, offsets[where], sizes[where], scaler.mean, scaler.scale, features
-            called(kernels.standardise, *args)
-        return Part(features, offsets, samples.targets[order])
+            args = values, starts, offsets[where], sizes[where], *to, scaler.mean, scaler.scale
+            called(kernels.standardise, *args, features)
+        return Part(features, *runs[1:], samples.targets[order])
+
+    def _numbers(self, order: Order, offsets: Order) -> NDArray[np.integer] | None:
+        """Return the atomic numbers of a window, where networks differ by element."""
+        if not self.network.elements:
+            return None
+        begins = self.samples.offsets[:-1][order]
+        atoms = np.repeat(begins - offsets[:-1], np.diff(offsets)) + np.arange(offsets[-1])
+        numbers: NDArray[np.integer] = self.samples.numbers[atoms]
+        return numbers

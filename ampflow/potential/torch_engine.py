@@ -31,6 +31,7 @@ def atomic_energies(
     network: Network,
     weights: Tensor,
     features: Tensor,
+    numbers: NDArray[np.integer] | None = None,
     dropout: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -42,9 +43,29 @@ def atomic_energies(
         (network.size,)
     features
         (atoms, features), standardised.
+    numbers
+        (atoms,) atomic numbers, which networks of elements need.
     dropout
         Share of nodes set to zero after each hidden layer, drawn from `generator`.
     """
+    if not network.elements:
+        return _energies(network, weights, features, dropout, generator)
+    assert numbers is not None
+    energies = features.new_zeros(len(features))
+    for own, atoms in network.divide(weights, numbers):
+        index = torch.from_numpy(atoms).to(features.device)
+        found = _energies(network, own, features[index], dropout, generator)
+        energies = energies.index_add(0, index, found)
+    return energies
+
+
+def _energies(
+    network: Network,
+    weights: Tensor,
+    features: Tensor,
+    dropout: float,
+    generator: torch.Generator | None,
+) -> Tensor:
     activation = _FUNCTIONS[network.activation]
     *hidden, last = network.matrices(weights)
     value = features
@@ -155,7 +176,7 @@ class _Part:
         self._targets = torch.from_numpy(part.targets).to(device)
         self._offsets = part.offsets
         self._device = device
-        self._forces = part.forces
+        self._forces, self._numbers = part.forces, part.numbers
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -181,7 +202,8 @@ class _Part:
         features = self._features[torch.from_numpy(atoms).to(self._device)]
         if self._forces is not None:
             features.requires_grad_()
-        energies = atomic_energies(network, weights, features, dropout, random).double()
+        numbers = None if self._numbers is None else self._numbers[atoms]
+        energies = atomic_energies(network, weights, features, numbers, dropout, random).double()
         sums = torch.zeros(len(batch), dtype=torch.float64, device=self._device)
         targets = self._targets[torch.from_numpy(batch).to(self._device)]
         errors = sums.index_add(0, owner, energies) - targets

@@ -149,7 +149,7 @@ class _Run:
         self._references = make_references(train, options)
         residuals = train.energies - self._references.of(train)
         self._scaler = fit_scaler(train, residuals)
-        self._network = Network.of(options, train.features)
+        self._network = Network.of(options, train.features, train.elements)
         rest = validation.energies - self._references.of(validation)
         made: Engines = engines or (lambda *parts: nullcontext(make_engine(*parts)))
         self._engine = closing.enter_context(

@@ -20,12 +20,12 @@ from ampflow.potential.torch_engine import TorchEngine, atomic_energies
 
 @numba.njit
 def activate(kind, values, slopes, width):
-    activations.activate(kind, values, slopes, width)
+    activations.activate(kind, values, slopes, 0, width)
 
 
 @numba.njit
 def drop_out(rate, key, atom, values, slopes, width):
-    activations.drop_out(rate, key, atom, values, slopes, width)
+    activations.drop_out(rate, key, atom, values, slopes, 0, width)
 
 
 def _samples(sizes: list[int], features: int, precision: str = "float64") -> Samples:

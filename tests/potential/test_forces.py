@@ -38,7 +38,7 @@ DESCRIPTOR = GMP(
 
 @numba.njit
 def bend(kind, values, curves, width):
-    activations.bend(kind, values, curves, width)
+    activations.bend(kind, values, curves, 0, width)
 
 
 def _random(sizes: list[int], features: int, precision: str = "float64") -> Samples:

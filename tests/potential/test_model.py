@@ -183,10 +183,11 @@ def test_old_folders(version: int) -> None:
 # An older description goes through every upgrade up to the present version, in order.
 def test_upgrades(potential: Potential, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     potential.save(tmp_path / "model")
+    now = model.SCHEMA_VERSION
     upgrades = {
-        1: lambda old: {**old, "provenance": {"seen": [1]}},
-        2: lambda old: {**old, "provenance": {"seen": [*old["provenance"]["seen"], 2]}},
+        now: lambda old: {**old, "provenance": {"seen": [1]}},
+        now + 1: lambda old: {**old, "provenance": {"seen": [*old["provenance"]["seen"], 2]}},
     }
-    monkeypatch.setattr(model, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(model, "SCHEMA_VERSION", now + 2)
     monkeypatch.setattr(model, "_UPGRADES", upgrades)
     assert Potential.load(tmp_path / "model").provenance == {"seen": [1, 2]}

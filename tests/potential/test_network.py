@@ -34,7 +34,9 @@ def test_is_the_usual_network(activation: Activation, module: torch.nn.Module) -
     assert network.size == len(weights)
     expected = usual(features)[:, 0].detach()
     torch.testing.assert_close(torch_engine.atomic_energies(network, weights, features), expected)
-    ours = atomic_energies(network, weights.detach().numpy(), features.numpy())
+    ours = atomic_energies(
+        network, weights.detach().numpy(), features.numpy(), np.ones(7, np.int64)
+    )
     np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-12)
 
 
@@ -61,5 +63,5 @@ def test_slopes(activation: Activation) -> None:
         network, torch.from_numpy(weights), features.requires_grad_()
     )
     (expected,) = torch.autograd.grad(energies.sum(), features)
-    found = atomic_slopes(network, weights, features.detach().numpy())
+    found = atomic_slopes(network, weights, features.detach().numpy(), np.ones(7, np.int64))
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-10, atol=1e-12)

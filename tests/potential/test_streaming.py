@@ -63,7 +63,14 @@ def test_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 # Streamed or in memory, in one window or many: the same training to the bit.
 @pytest.mark.parametrize("window", [2**22, 300])
 @pytest.mark.parametrize(
-    "changes", [{}, {"precision": "float64"}, {"optimizer": "lbfgs", "loss": "mse"}], ids=str
+    "changes",
+    [
+        {},
+        {"precision": "float64"},
+        {"optimizer": "lbfgs", "loss": "mse"},
+        {"network": "per-element"},
+    ],
+    ids=str,
 )
 def test_streaming_changes_nothing(
     store: FingerprintStore, monkeypatch: pytest.MonkeyPatch, window: int, changes: Any
