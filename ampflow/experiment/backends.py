@@ -8,6 +8,7 @@ from typing import Any
 __all__ = ["refuse_for_amptorch"]
 
 _LACKS: dict[str, Callable[[Any], bool]] = {
+    "network": lambda value: value == "per-element",
     "batch_unit": lambda value: value == "atoms",
     "loss": lambda value: value == "huber",
     "optimizer": lambda value: value == "lbfgs",

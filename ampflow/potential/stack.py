@@ -48,9 +48,10 @@ class Capacity:
     dropout: bool
 
     def holds(self, network: Network, options: Training) -> bool:
-        """Tell whether a training fits: forces do not, nor what is larger."""
+        """Tell whether a training fits: forces, networks of elements and what is larger do not."""
         return (
             not options.force_weight
+            and not network.elements
             and network.layers <= self.layers
             and network.nodes <= self.nodes
             and network.activation in self.activations

@@ -35,6 +35,7 @@ def amptorch() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("network", "per-element"),
         ("loss", "huber"),
         ("optimizer", "lbfgs"),
         ("batch_unit", "atoms"),

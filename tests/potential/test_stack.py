@@ -141,6 +141,9 @@ def test_too_large(parts: tuple[Dataset, Dataset]) -> None:
     same(train(*parts, options, 0, engines=Stack(CAPACITY).member), train(*parts, options, 0))
     network = replace(train(*parts, options, 0).fit.network, nodes=11)
     assert not CAPACITY.holds(network, options)
+    small = replace(network, nodes=CAPACITY.nodes)
+    assert CAPACITY.holds(small, options)
+    assert not CAPACITY.holds(replace(small, elements=(1, 8)), options)  # networks of elements
 
 
 # What goes wrong in a round is raised in every thread that waits for it, and the next one works.

@@ -84,7 +84,7 @@ def train(
             save_state(state, checkpoint, run)
     best = state.best_epoch
     weights = state.best.astype(np.float64)
-    fit = Fit(references, scaler, Network.of(options, train.features), weights)
+    fit = Fit(references, scaler, Network.of(options, train.features, train.elements), weights)
     return Trained(fit, state.history, best.number, best.validation_mae)
 
 
