@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command()(predict)
     app.command()(evaluate)
     app.command()(ensemble)
+    app.command()(export_amptorch)
 
 
 def predict(
@@ -143,3 +144,28 @@ def ensemble(
         f"{figures.best_member_mae_ev:.4g} eV); intervals of {level:.0%}, on average ± "
         f"{figures.half_width_ev:.4g} eV, hold {figures.coverage:.1%}\nEnsemble: {folder}"
     )
+
+
+def export_amptorch(
+    model: ModelArgument,
+    files: FilesArgument,
+    to: Annotated[Path, typer.Option("--to", help="Folder to write.", show_default=False)],
+) -> None:
+    """Write AMPTorch's configuration of a potential, and structures as an LMDB that it reads.
+
+    Example: `ampflow export-amptorch results/model train.traj --to for-amptorch`.
+    """
+    from ampflow.images import Rejected
+    from ampflow.potential.amptorch.export import export
+    from ampflow.potential.model import Potential
+    from ampflow.reading import expand_files, read_images
+
+    potential = Potential.load(model)
+    known = frozenset(potential.fit.references.elements.tolist())
+    images = []
+    for item in read_images(expand_files(files), min_distance=0.0, known=known):
+        if isinstance(item, Rejected):
+            raise item.error()
+        images.append(item)
+    export(potential, images, to)
+    typer.echo(f"{to}: {len(images):,} structures; python config.py there trains on them")

@@ -7,13 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from pydantic import ValidationError
 
 from ampflow.dataset import Dataset
 from ampflow.errors import OptionError
 from ampflow.experiment import Experiment, Training
+from ampflow.fingerprints import GMP
+from ampflow.images import Image
 from ampflow.potential.amptorch import compat
 from ampflow.potential.amptorch.config import Name, make_config
+from ampflow.potential.amptorch.export import amptorch_descriptor, export
+from ampflow.potential.model import Potential
 from ampflow.potential.schedules import learning_rate
 from ampflow.potential.training import Epoch, train
 
@@ -147,3 +152,50 @@ def test_ends_early(make: Make) -> None:
     patient = OPTIONS.model_copy(update=options)
     trained = train(data, validation, patient, 0)
     assert len(trained.history) == trained.best_epoch + 2
+
+
+# An exported folder's configuration trains there as it is, on the descriptor and the scaled
+# fingerprints that the potential has.
+@pytest.mark.slow
+@pytest.mark.usefixtures("amptorch")
+def test_export(tmp_path: Path) -> None:
+    images: list[Image] = []
+    for shift in np.linspace(0, 0.3, 20):
+        atoms = Atoms("Cu4", [[0.1, 0, 0], [1.9, 1.8, shift], [1.8, 0.2, 1.8], [0.3, 1.8, 1.9]])
+        atoms.set_cell([3.7] * 3)
+        atoms.pbc = True
+        images.append(Image(atoms, float(shift), None, tmp_path, 0, ""))
+    gmp = GMP([0.4, 1.1], [0, 1, 2], 4.0)
+    prints = [gmp.compute(image.atoms) for image in images]
+    data = Dataset(
+        np.concatenate(prints),
+        np.full(80, 29),
+        np.arange(0, 81, 4),
+        np.array([image.energy for image in images]),
+    )
+    options = Training(num_layers=1, num_nodes=4, epochs=2)
+    potential = Potential(gmp.config([29]), train(data, data, options, 0).fit, options)
+    export(potential, images, tmp_path / "out")
+    code = (
+        "import numpy as np, config\n"
+        "from ampflow.potential.amptorch.compat import load_amptorch\n"
+        "trainer = load_amptorch().AtomsTrainer(config.config)\n"
+        "trainer.train()\n"
+        "data = trainer.train_dataset\n"
+        "assert len(data) == 20\n"
+        "np.save('setup', data.descriptor.descriptor_setup)\n"
+        "np.save('fingerprints', data[3].fingerprint.detach().numpy())\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path / "out")
+    setup = np.load(tmp_path / "out" / "setup.npy")
+    assert setup[:, 0].tolist() == [0, 0, 1, 1, 2, 2]  # orders
+    assert setup[:, 3].tolist() == [0.4, 1.1] * 3  # widths
+    written = np.load(tmp_path / "out" / "fingerprints.npy")
+    np.testing.assert_allclose(written, potential.fit.scaler.features(prints[3]), atol=1e-5)
+
+
+# What AMPTorch cannot describe is no export: a smooth cutoff.
+def test_export_refuses_smooth_cutoffs(tmp_path: Path) -> None:
+    config = GMP([0.4], [0], 4.0, switch_width=1.0).config([29])
+    with pytest.raises(OptionError, match="switch_width"):
+        amptorch_descriptor(config, tmp_path)
