@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms
 from numpy.typing import NDArray
 
 from ampflow.digests import digest
@@ -23,7 +22,7 @@ from ampflow.errors import DataError, StorageError
 from ampflow.fingerprints import GMP
 from ampflow.fingerprints.gmp import KERNEL_VERSION
 from ampflow.parts import Part, write_part
-from ampflow.shards import atoms_of, is_sound
+from ampflow.shards import batch_of, is_sound
 
 __all__ = ["fingerprint_shard", "fingerprints_name"]
 
@@ -78,12 +77,11 @@ def fingerprint_shard(
     if columns:
         own = [descriptor.feature_names.index(name) for name in columns]
         compute = _computer(structures, _only(descriptor, columns), columns, name_of)
-        chunks = np.split(rows, range(_CHUNK, len(rows), _CHUNK)) if len(rows) else []
         with ThreadPoolExecutor(threads) as pool:  # the kernel releases Python's lock
-            for chunk, found in zip(chunks, pool.map(compute, chunks), strict=True):
-                for row, block in zip(chunk.tolist(), found, strict=True):
-                    values[structures.offsets[row] : structures.offsets[row + 1], own] = block
-                tick(len(chunk))
+            runs = _runs(rows)
+            for (begin, end), found in zip(runs, pool.map(compute, runs), strict=True):
+                values[structures.offsets[begin] : structures.offsets[end], own] = found
+                tick(end - begin)
     meta = {"kind": "fingerprints", "features": descriptor.feature_names}
     geometry = structures.column("geometry")
     write_part(path, structures.offsets, {"geometry": geometry}, {"values": values}, meta)
@@ -173,31 +171,30 @@ def _only(descriptor: GMP, columns: Sequence[str]) -> GMP:
     return GMP.from_config(descriptor.config() | {"orders": list(sigmas), "sigmas": sigmas})
 
 
+def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Cut rows into runs that lie together, none longer than a chunk."""
+    ends = np.flatnonzero(np.diff(rows) != 1) + 1
+    return [
+        (int(run[begin]), int(run[min(begin + _CHUNK, len(run)) - 1]) + 1)
+        for run in np.split(rows, ends)
+        for begin in range(0, len(run), _CHUNK)
+    ]
+
+
 def _computer(
     structures: Part, descriptor: GMP, columns: Sequence[str], name_of: Callable[[int], str]
-) -> Callable[[NDArray[np.int64]], list[NDArray[np.float64]]]:
-    """Return what computes `columns` of some rows: (atoms, columns) of each."""
+) -> Callable[[tuple[int, int]], NDArray[np.float64]]:
+    """Return what computes `columns` of a run of rows: (atoms, columns)."""
     theirs = [descriptor.feature_names.index(name) for name in columns]
+    whole = theirs == list(range(descriptor.num_features))
 
-    def compute(rows: NDArray[np.int64]) -> list[NDArray[np.float64]]:
-        found = []
-        for row, atoms in _atoms(structures, rows.tolist()):
-            try:
-                found.append(descriptor.compute(atoms)[:, theirs])
-            except DataError as error:
-                raise DataError(f"{name_of(row)}: {error.what}", error.hint) from error
-        return found
+    def compute(run: tuple[int, int]) -> NDArray[np.float64]:
+        try:
+            found = descriptor.compute_batch(batch_of(structures, *run))
+        except DataError as error:
+            if run[1] - run[0] > 1:  # one of them: which?
+                return np.concatenate([compute((row, row + 1)) for row in range(*run)])
+            raise DataError(f"{name_of(run[0])}: {error.what}", error.hint) from error
+        return found if whole else found[:, theirs]
 
     return compute
-
-
-def _atoms(structures: Part, rows: list[int]) -> Iterator[tuple[int, Atoms]]:
-    """Read structures, together where they lie close to each other."""
-    begin, end = rows[0], rows[-1] + 1
-    if end - begin > 2 * len(rows):
-        for row in rows:
-            yield row, atoms_of(structures, row, row + 1)[0]
-    else:
-        near = atoms_of(structures, begin, end)
-        for row in rows:
-            yield row, near[row - begin]

@@ -17,7 +17,8 @@ from ampflow.fingerprints.densities import read_densities
 from ampflow.joining import JoinedShard, join_shards
 from ampflow.parts import PART_SCHEMA, Part
 from ampflow.progress import Pace, Progress, silent
-from ampflow.shards import Checks, read_shard, rejected_of, structures_name
+from ampflow.reading import Checks
+from ampflow.shards import read_shard, rejected_of, structures_name
 from ampflow.source import Shard, Source, count_structures, find_source
 from ampflow.store import FingerprintStore, fingerprints_path, is_whole, structures_path
 

@@ -2,18 +2,70 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ampflow.contacts import nearest_pair
+from ampflow.contacts import nearest_pairs
 from ampflow.digests import digest
 from ampflow.errors import DataError
 
-__all__ = ["Image", "Rejected", "check_image"]
+__all__ = ["Frame", "Image", "Rejected", "check_frames"]
+
+
+class Frame(NamedTuple):
+    """What a file says of a structure, as arrays: making `ase.Atoms` takes longer than reading.
+
+    Parameters
+    ----------
+    numbers
+        (atoms,) atomic numbers.
+    positions, cell
+        (atoms, 3) and (3, 3) in Å.
+    pbc
+        (3,) which axes are periodic.
+    energy
+        eV, or None.
+    forces
+        eV/Å as the file has them (constraints are not applied), or None.
+    """
+
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    cell: NDArray[np.float64]
+    pbc: NDArray[np.bool_]
+    energy: float | None
+    forces: NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, atoms: Atoms) -> Self:
+        """Take a structure as ASE read it, with its results."""
+        results = atoms.calc.results if atoms.calc is not None else {}
+        energy, forces = results.get("energy"), results.get("forces")
+        return cls(
+            np.asarray(atoms.numbers, dtype=np.int64),
+            np.asarray(atoms.positions, dtype=np.float64),
+            np.asarray(atoms.cell, dtype=np.float64),
+            np.asarray(atoms.pbc, dtype=np.bool_),
+            None if energy is None else float(energy),
+            None if forces is None else np.asarray(forces, dtype=np.float64),
+        )
+
+    @property
+    def atoms(self) -> Atoms:
+        """The structure without labels."""
+        return Atoms(
+            numbers=self.numbers,  # not as symbols: ASE would look at each
+            positions=self.positions,
+            cell=self.cell,
+            pbc=self.pbc,
+        )
 
 
 @dataclass(frozen=True)
@@ -22,24 +74,34 @@ class Image:
 
     Parameters
     ----------
-    atoms
-        The structure, without its calculator.
-    energy
-        eV.
-    forces
-        (atoms, 3) eV/Å as the file has them (constraints are not applied), or None.
+    frame
+        The structure, with its energy.
     file, index
         Where it came from; indices count from 0.
     geometry
         Digest of numbers, positions, cell and pbc.
     """
 
-    atoms: Atoms
-    energy: float
-    forces: NDArray[np.float64] | None
+    frame: Frame
     file: Path
     index: int
     geometry: str
+
+    @property
+    def atoms(self) -> Atoms:
+        """The structure without labels, made anew."""
+        return self.frame.atoms
+
+    @property
+    def energy(self) -> float:
+        """In eV."""
+        assert self.frame.energy is not None  # checked
+        return self.frame.energy
+
+    @property
+    def forces(self) -> NDArray[np.float64] | None:
+        """(atoms, 3) eV/Å, or None."""
+        return self.frame.forces
 
 
 @dataclass(frozen=True)
@@ -64,78 +126,92 @@ class Rejected:
         )
 
 
-def check_image(
-    atoms: Atoms, file: Path, index: int, min_distance: float, known: frozenset[int]
-) -> Image | Rejected:
-    """Tell whether a structure can be used.
+def check_frames(
+    found: Sequence[tuple[int, Frame | Rejected]],
+    file: Path,
+    min_distance: float,
+    known: frozenset[int],
+) -> list[Image | Rejected]:
+    """Tell which structures can be used; many at a time, which is faster.
 
     Parameters
     ----------
-    atoms
-        As it was read, with its results.
-    file, index
-        Where it was read.
+    found
+        Structures with their indices in the file, and what was left out already.
+    file
+        Where they were read.
     min_distance
         Two atoms nearer than this (Å) lie on top of each other.
     known
         Atomic numbers that have a density.
     """
-    results = atoms.calc.results if atoms.calc is not None else {}
-    energy, forces = results.get("energy"), results.get("forces")
-    reason = (
-        _bad_geometry(atoms)
-        or _bad_labels(energy, forces)
-        or _bad_atoms(atoms, min_distance, known)
-    )
-    if reason:
-        return Rejected(file, index, reason)
-    bare = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    cell = np.asarray(bare.cell, dtype=np.float64)
-    return Image(
-        bare,
-        float(results["energy"]),
-        None if forces is None else np.asarray(forces, dtype=np.float64),
-        file,
-        index,
-        digest(bare.numbers, bare.positions, cell, bare.pbc),
-    )
+    frames = {index: frame for index, frame in found if isinstance(frame, Frame)}
+    reasons = {index: _bad_numbers(frame, known) for index, frame in frames.items()}
+    sound = [index for index, reason in reasons.items() if not reason]
+    placed = _bad_places([frames[index] for index in sound], min_distance)
+    reasons.update(zip(sound, placed, strict=True))
+    return [
+        item
+        if isinstance(item, Rejected)
+        else Rejected(file, index, reasons[index])
+        if reasons[index]
+        else Image(item, file, index, _geometry(item))
+        for index, item in found
+    ]
 
 
-def _bad_geometry(atoms: Atoms) -> str:
-    if len(atoms) == 0:
+def _geometry(frame: Frame) -> str:
+    return digest(frame.numbers, frame.positions, frame.cell, frame.pbc)
+
+
+def _bad_numbers(frame: Frame, known: frozenset[int]) -> str:
+    """Say what is missing, not finite, or unknown."""
+    numbers, positions, cell, _, energy, forces = frame
+    if not len(numbers):
         return "it has no atoms"
-    if not np.isfinite(atoms.positions).all():
-        return f"the position of atom {_first_bad(atoms.positions)} is not a finite number"
-    cell = np.asarray(atoms.cell)
-    if not np.isfinite(cell).all():
+    if not _finite(positions):
+        return f"the position of atom {_first_bad(positions)} is not a finite number"
+    if not _finite(cell):
         return "the cell has a value that is not a finite number"
-    vectors = cell[atoms.pbc]
-    if len(vectors) and np.linalg.matrix_rank(vectors) < len(vectors):
-        return "it is periodic but its cell is missing or flat along a periodic axis"
-    return ""
-
-
-def _bad_labels(energy: object, forces: object) -> str:
     if energy is None:
         return "it has no energy"
-    if not np.isfinite(np.asarray(energy, dtype=float)).all():
+    if not math.isfinite(energy):
         return f"its energy is {energy}"
-    if forces is not None and not np.isfinite(np.asarray(forces, dtype=float)).all():
-        return f"the force on atom {_first_bad(np.asarray(forces))} is not a finite number"
-    return ""
-
-
-def _bad_atoms(atoms: Atoms, min_distance: float, known: frozenset[int]) -> str:
-    unknown = sorted(set(atoms.numbers.tolist()) - known)
+    if forces is not None and forces.shape != positions.shape:
+        return f"it has {len(numbers)} atoms, but forces of shape {forces.shape}"
+    if forces is not None and not _finite(forces):
+        return f"the force on atom {_first_bad(forces)} is not a finite number"
+    unknown = sorted(set(numbers.tolist()) - known)
     if unknown:
         from ase.data import chemical_symbols
 
-        names = ", ".join(chemical_symbols[number] for number in unknown)
-        return f"no density for {names}"
-    distance, i, j = nearest_pair(atoms.positions, np.asarray(atoms.cell), atoms.pbc)
-    if distance < min_distance:
-        return f"atoms {i} and {j} are {distance:.3f} Å apart, nearer than {min_distance:g} Å"
+        return f"no density for {', '.join(chemical_symbols[number] for number in unknown)}"
     return ""
+
+
+def _finite(values: NDArray[np.float64]) -> bool:
+    # A sum is faster, and finite only if all are; it may overflow where they are.
+    return math.isfinite(values.sum()) or bool(np.isfinite(values).all())
+
+
+def _bad_places(frames: Sequence[Frame], min_distance: float) -> list[str]:
+    """Say of each whether its cell is flat, or which atoms are on top of each other."""
+    if not frames:
+        return []
+    offsets = np.cumsum([0, *(len(frame.numbers) for frame in frames)])
+    positions = np.concatenate([frame.positions for frame in frames])
+    pbc = np.array([frame.pbc for frame in frames])
+    periodic = np.array([frame.cell for frame in frames]) * pbc[:, :, None]
+    flat = np.linalg.matrix_rank(periodic) < pbc.sum(axis=1)
+    distances, pairs = nearest_pairs(positions, offsets, periodic)
+    return [
+        "it is periodic but its cell is missing or flat along a periodic axis"
+        if is_flat
+        else f"atoms {i} and {j} are {distance:.3f} Å apart, nearer than {min_distance:g} Å"
+        if distance < min_distance
+        else ""
+        for is_flat, distance, (i, j) in zip(flat, distances.tolist(), pairs.tolist(), strict=True)
+    ]
 
 
 def _first_bad(rows: NDArray[np.float64]) -> int:

@@ -89,7 +89,7 @@ def make_plan(experiment: Experiment, progress: Progress = silent) -> Plan:
         _count_store(plan, FingerprintStore(path))
     else:
         known = frozenset(descriptor.densities.elements)
-        images = read_images(source.files, min_distance=experiment.data.min_distance, known=known)
+        images = read_images(source.files, (experiment.data.min_distance, known))
         _count_images(plan, images, experiment.data.on_bad == "skip", progress)
     plan.notes = _notes(descriptor, plan.elements)
     return plan

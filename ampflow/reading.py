@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import ase.db
 import ase.io
@@ -26,20 +26,28 @@ from ase.io.formats import filetype, get_compression
 
 from ampflow.errors import DataError, StorageError
 from ampflow.files import explain_os_error
-from ampflow.images import Image, Rejected, check_image
+from ampflow.images import Frame, Image, Rejected, check_frames
+from ampflow.trajectories import MAGIC, Trajectory
 
 __all__ = [
+    "Checks",
     "Segment",
     "count_images",
     "cut_file",
     "expand_files",
     "read_atoms",
+    "read_checked",
     "read_images",
     "read_segment",
 ]
 
 
+_Item = TypeVar("_Item")
 _ALL = 1 << 60  # structures, or bytes
+_TOGETHER = 64  # structures checked at a time
+
+Checks = tuple[float, frozenset[int]]
+"""The smallest distance between atoms (Å), and the atomic numbers that have a density."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +133,15 @@ def read_segment(file: Path, segment: Segment) -> Iterator[tuple[int, Atoms | Re
         If the disk fails: that is not the structure's fault.
     """
     read = _whole if segment.stop is None else _READERS[_format(file)]
-    number = segment.start
+    return _numbered(file, segment.start, read(file, segment))
+
+
+def _numbered(
+    file: Path, number: int, items: Iterator[_Item | Exception]
+) -> Iterator[tuple[int, _Item | Rejected]]:
+    """Give structures their numbers; say what went wrong where one could not be read."""
     try:
-        for item in read(file, segment):
+        for item in items:
             yield number, _unreadable(file, number, item) if isinstance(item, Exception) else item
             number += 1
     except (StorageError, MemoryError):
@@ -151,29 +165,33 @@ def read_atoms(file: Path) -> Iterator[Atoms | Rejected]:
             yield item
 
 
-def read_images(
-    files: list[Path], *, min_distance: float, known: frozenset[int]
-) -> Iterator[Image | Rejected]:
-    """Read `files` one structure at a time, checking each.
-
-    Parameters
-    ----------
-    files
-        Anything ASE reads.
-    min_distance, known
-        As for `check_image`.
-    """
+def read_images(files: list[Path], checks: Checks) -> Iterator[Image | Rejected]:
+    """Read `files`, checking each structure."""
     for file in files:
-        for number, item in enumerate(read_atoms(file)):
-            if isinstance(item, Rejected):
-                yield item
-            else:
-                yield check_image(item, file, number, min_distance, known)
+        for segment in cut_file(file, _ALL, _ALL):
+            for found in read_checked(file, segment, checks):
+                yield from found
+
+
+def read_checked(file: Path, segment: Segment, checks: Checks) -> Iterator[list[Image | Rejected]]:
+    """Read structures some at a time, checking each.
+
+    Raises
+    ------
+    StorageError
+        If the disk fails.
+    """
+    frames = _numbered(file, segment.start, _frames(file, segment))
+    while some := list(islice(frames, _TOGETHER)):
+        yield check_frames(some, file, *checks)
 
 
 def _format(file: Path) -> str:
     if get_compression(str(file))[1] is not None:
         return ""
+    with file.open("rb") as stream:
+        if stream.read(len(MAGIC)) == MAGIC:  # ASE would try the marks of all formats
+            return "traj"
     return str(filetype(str(file)))
 
 
@@ -254,6 +272,21 @@ def _trajectory(file: Path, segment: Segment) -> Iterator[Atoms | Exception]:
             yield _attempt(trajectory.__getitem__, number)
 
 
+def _frames(file: Path, segment: Segment) -> Iterator[Frame | Exception]:
+    """Read structures as arrays, without ASE where that can be."""
+    if segment.stop is not None and _format(file) == "traj":
+        with Trajectory(file) as fast, ase.io.Trajectory(str(file)) as slow:
+            for number in range(segment.start, segment.stop):
+                yield fast.frame(number) or _framed(_attempt(slow.__getitem__, number))
+    else:
+        read = _whole if segment.stop is None else _READERS[_format(file)]
+        yield from map(_framed, read(file, segment))
+
+
+def _framed(item: Atoms | Exception) -> Frame | Exception:
+    return item if isinstance(item, Exception) else _attempt(Frame.of, item)
+
+
 def _database(file: Path, segment: Segment) -> Iterator[Atoms | Exception]:
     count = (segment.stop or 0) - segment.start
     with ase.db.connect(str(file), serial=True) as database:
@@ -284,7 +317,7 @@ _READERS: dict[str, Callable[[Path, Segment], Iterator[Atoms | Exception]]] = {
 }
 
 
-def _attempt(read: Callable[[Any], Atoms], what: Any) -> Atoms | Exception:
+def _attempt(read: Callable[[Any], _Item], what: Any) -> _Item | Exception:
     """Read a structure; if that fails by its own fault, the reader can go on with the next."""
     try:
         return read(what)

@@ -6,29 +6,26 @@ It does not depend on a descriptor: all of them take the structures from there.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import ase
 import numpy as np
-from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ampflow.digests import digest
 from ampflow.errors import StorageError
-from ampflow.images import Image, Rejected, check_image
+from ampflow.fingerprints.placing import Batch
+from ampflow.images import Frame, Image, Rejected
 from ampflow.parts import PART_SCHEMA, Part, write_part
-from ampflow.reading import read_segment
+from ampflow.reading import Checks, read_checked
 from ampflow.source import Shard, Source
 
-__all__ = ["Checks", "atoms_of", "is_sound", "read_shard", "rejected_of", "structures_name"]
-
-Checks = tuple[float, frozenset[int]]
-"""The smallest distance between atoms (Å), and the atomic numbers that have a density."""
+__all__ = ["batch_of", "is_sound", "read_shard", "rejected_of", "structures_name"]
 
 GEOMETRY_BYTES = 10
 
@@ -66,17 +63,13 @@ def read_shard(
     rejected: list[dict[str, Any]] = []
     pieces: list[int] = []
     for number, (file, segment) in enumerate(shard.pieces):
-        for index, item in read_segment(source.files[file], segment):
-            if isinstance(item, Rejected):
-                found: Image | Rejected = item
-            else:
-                found = check_image(item, source.files[file], index, *checks)
-            if isinstance(found, Image):
-                images.append(found)
-                pieces.append(number)
-            else:
-                rejected.append(asdict(found) | {"file": number})
-            tick(1)
+        for found in read_checked(source.files[file], segment, checks):
+            usable = [item for item in found if isinstance(item, Image)]
+            images += usable
+            pieces += [number] * len(usable)
+            bad = [item for item in found if isinstance(item, Rejected)]
+            rejected += [asdict(item) | {"file": number} for item in bad]
+            tick(len(found))
         source.check_unchanged(file)
     write_structures(path, images, pieces, rejected)
     return Part(path)
@@ -103,28 +96,28 @@ def write_structures(
     rejected
         Structures that were left out, with the number of the piece as their file.
     """
-    offsets = np.concatenate([[0], np.cumsum([len(image.atoms) for image in images])])
+    frames = [image.frame for image in images]
+    offsets = np.cumsum([0, *(len(frame.numbers) for frame in frames)])
     geometries = np.frombuffer(
         bytes.fromhex("".join(image.geometry for image in images)), dtype=np.uint8
     ).reshape(-1, GEOMETRY_BYTES)
     formulas: dict[str, int] = {}
     rows = {
-        "cell": _stacked([np.asarray(image.atoms.cell) for image in images], (3, 3)),
-        "pbc": _stacked([image.atoms.pbc for image in images], (3,), np.bool_),
-        "energy": _stacked([image.energy for image in images], ()),
-        "has_forces": _stacked([image.forces is not None for image in images], (), np.bool_),
+        "cell": _stacked([frame.cell for frame in frames], (3, 3)),
+        "pbc": _stacked([frame.pbc for frame in frames], (3,), np.bool_),
+        "energy": _stacked([frame.energy for frame in frames], ()),
+        "has_forces": _stacked([frame.forces is not None for frame in frames], (), np.bool_),
         "geometry": geometries,
         "formula": _stacked(
-            [formulas.setdefault(f, len(formulas)) for f in _formulas(images)], (), np.int32
+            [formulas.setdefault(f, len(formulas)) for f in map(_formula, frames)], (), np.int32
         ),
         "piece": _stacked(list(pieces), (), np.int32),
         "index": _stacked([image.index for image in images], (), np.int64),
     }
-    numbers = [image.atoms.numbers for image in images]
     items = {
-        "numbers": np.concatenate([*numbers, []]).astype(np.uint8),
-        "positions": np.concatenate([*(x.atoms.positions for x in images), np.empty((0, 3))]),
-        "forces": np.concatenate([*map(_forces, images), np.empty((0, 3))]),
+        "numbers": np.concatenate([*(frame.numbers for frame in frames), []]).astype(np.uint8),
+        "positions": np.concatenate([*(frame.positions for frame in frames), np.empty((0, 3))]),
+        "forces": np.concatenate([*map(_forces, frames), np.empty((0, 3))]),
     }
     meta = {
         "kind": "structures",
@@ -140,17 +133,14 @@ def _stacked(values: list[Any], shape: tuple[int, ...], dtype: Any = np.float64)
     return np.array(values, dtype=dtype).reshape(-1, *shape)
 
 
-def _forces(image: Image) -> NDArray[np.float64]:
-    return np.full((len(image.atoms), 3), np.nan) if image.forces is None else image.forces
+def _forces(frame: Frame) -> NDArray[np.float64]:
+    return np.full(frame.positions.shape, np.nan) if frame.forces is None else frame.forces
 
 
-def _formulas(images: list[Image]) -> list[str]:
-    """Return chemical formulas in Hill's order, as ASE's, which takes 0.1 ms for one."""
-    return [_formula(np.bincount(image.atoms.numbers)) for image in images]
-
-
-def _formula(counts: NDArray[np.int64]) -> str:
-    count = {chemical_symbols[z]: int(counts[z]) for z in np.flatnonzero(counts)}
+def _formula(frame: Frame) -> str:
+    """Return the chemical formula in Hill's order, as ASE's, which takes 0.1 ms for one."""
+    counts = Counter(frame.numbers.tolist())
+    count = {chemical_symbols[number]: counts[number] for number in counts}
     order = sorted(count, key=lambda symbol: (symbol not in ("C", "H"), symbol))
     return "".join(f"{symbol}{count[symbol] if count[symbol] > 1 else ''}" for symbol in order)
 
@@ -163,16 +153,13 @@ def rejected_of(part: Part, shard: Shard, source: Source) -> list[Rejected]:
     ]
 
 
-def atoms_of(part: Part, start: int, stop: int) -> list[Atoms]:
-    """Return the structures in rows `start` to `stop` of a part, without labels."""
+def batch_of(part: Part, start: int, stop: int) -> Batch:
+    """Return the structures in rows `start` to `stop` of a part."""
     record = part.read(start, stop)
-    edges = part.offsets[start : stop + 1] - part.offsets[start]
-    return [
-        Atoms(
-            numbers=record["numbers"][a:b],  # not as symbols: ASE would look at each
-            positions=record["positions"][a:b],
-            cell=record["cell"][row],
-            pbc=record["pbc"][row],
-        )
-        for row, (a, b) in enumerate(pairwise(edges))
-    ]
+    return Batch(
+        record["numbers"].astype(np.int64),
+        record["positions"],
+        part.offsets[start : stop + 1] - part.offsets[start],
+        record["cell"],
+        record["pbc"],
+    )

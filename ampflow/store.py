@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from numpy.typing import NDArray
 
 from ampflow.dataset import Dataset
 from ampflow.errors import StorageError
-from ampflow.images import Image, Rejected
+from ampflow.images import Frame, Image, Rejected
 from ampflow.parts import Part
 
 __all__ = ["FingerprintStore", "Index", "fingerprints_path", "is_whole", "structures_path"]
@@ -132,16 +131,16 @@ class FingerprintStore:
         """Return one structure as it was read."""
         part, row = self.place(index)
         record = self.parts[part][0].read(row, row + 1)
-        atoms = Atoms(
-            numbers=record["numbers"],
-            positions=record["positions"],
-            cell=record["cell"][0],
-            pbc=record["pbc"][0],
-        )
-        return Image(
-            atoms,
+        frame = Frame(
+            record["numbers"].astype(np.int64),
+            record["positions"],
+            record["cell"][0],
+            record["pbc"][0],
             float(record["energy"][0]),
             record["forces"] if record["has_forces"][0] else None,
+        )
+        return Image(
+            frame,
             Path(self.header["files"][self._rows["file_ids"][index]]["path"]),
             int(self._rows["file_indices"][index]),
             record["geometry"][0].tobytes().hex(),

@@ -59,13 +59,17 @@ def write_values(path: Path, values: Mapping[bytes, bytes]) -> None:
     pages = sum(len(value) // _PAGE + 2 for value in values.values())
     try:
         environment = lmdb.open(
-            str(path), subdir=False, lock=False, map_size=_PAGE * (pages + 64), max_dbs=0
+            str(path),
+            subdir=False,
+            lock=False,
+            map_size=_PAGE * (pages + 64),
+            max_dbs=0,
+            sync=False,  # the disk is waited for once, below
         )
         try:
             with environment.begin(write=True) as transaction:
                 for name, value in values.items():
                     transaction.put(name, value)
-            environment.sync(True)
         finally:
             environment.close()
     except lmdb.Error as error:

@@ -24,8 +24,8 @@ import ase.io
 import numpy as np
 
 from ampflow.fingerprints import GMP, Densities, builtin_densities, read_densities
-from ampflow.fingerprints.copies import complete_cell
 from ampflow.fingerprints.neighbours import half_pairs
+from ampflow.fingerprints.placing import place, single
 
 SIGMAS = [0.02, 0.2, 0.4, 0.69, 1.1, 1.66, 2.66, 4.4]
 COLD = """
@@ -80,8 +80,7 @@ def show(
     )
 
     def find_pairs(atoms: Any) -> int:
-        cell = complete_cell(atoms.cell.array, atoms.pbc)
-        return half_pairs(atoms.positions, cell, atoms.pbc, cutoff).found
+        return half_pairs(*place(single(atoms)), cutoff).found
 
     pairs = np.mean([find_pairs(atoms) for atoms in structures])
     whole = milliseconds(descriptor.compute, structures, repeats)

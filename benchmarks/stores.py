@@ -28,6 +28,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ampflow.experiment import Data, Fingerprints
 from ampflow.fingerprinting import find_source, fingerprint, make_descriptor, store_path
+from ampflow.fingerprints.placing import join_atoms
 from ampflow.reading import read_images
 
 MANY = """
@@ -89,16 +90,17 @@ def show_small(file: Path, folder: Path, repeats: int) -> None:
 
     def compute(threads: int) -> Callable[[], Any]:
         chunks = [structures[start : start + 16] for start in range(0, len(structures), 16)]
+        batches = [join_atoms(chunk) for chunk in chunks]
 
         def run() -> None:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(lambda chunk: [descriptor.compute(atoms) for atoms in chunk], chunks))
+                list(pool.map(descriptor.compute_batch, batches))
 
         return run
 
     stretches = {
         "ASE reads the file": lambda: ase.io.read(file, ":"),
-        "reading and checking": lambda: list(read_images([file], min_distance=0.4, known=known)),
+        "reading and checking": lambda: list(read_images([file], (0.4, known))),
         "fingerprints, 1 thread": compute(1),
         "fingerprints, 2 threads": compute(2),
         "file to store, 1 thread": to_store(1),

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ase.io
-import ase.io.trajectory
 import numpy as np
 import pytest
 from ase import Atoms
@@ -19,9 +18,12 @@ from ampflow.errors import DataError, StorageError
 from ampflow.experiment import Data, Fingerprints, Split
 from ampflow.fingerprinting import find_source, fingerprint, make_descriptor, store_path
 from ampflow.fingerprints import GMP
+from ampflow.fingerprints.placing import Batch
+from ampflow.images import Frame
 from ampflow.progress import Pace
 from ampflow.splits import make_splits
 from ampflow.store import FingerprintStore
+from ampflow.trajectories import Trajectory
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +92,14 @@ def test_other_columns_are_copied_where_they_are_known(tmp_path: Path, structure
     data = write(tmp_path / "a.traj", structures)
     make_store(tmp_path, data, sigmas=[0.5, 1.5], orders=[0, 1])
     computed: list[list[str]] = []
-    compute = GMP.compute
+    compute = GMP.compute_batch
 
-    def noted(self: GMP, atoms: ase.Atoms) -> np.ndarray:
-        computed.append(self.feature_names)
-        return compute(self, atoms)
+    def noted(self: GMP, batch: Batch) -> np.ndarray:
+        computed.extend([self.feature_names] * len(batch.cells))
+        return compute(self, batch)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(GMP, "compute", noted)
+        patched.setattr(GMP, "compute_batch", noted)
         store = make_store(tmp_path, data, sigmas=[0.5, 1.5, 1e-05], orders=[0, 1, 2])
     new = ["order0-sigma1e-05", "order1-sigma1e-05"]
     new += [f"order2-sigma{sigma}" for sigma in (0.5, 1.5, 1e-05)]
@@ -230,14 +232,16 @@ from ampflow import source
 from ampflow.experiment import Data, Fingerprints
 from ampflow.fingerprinting import find_source, fingerprint, make_descriptor, store_path
 from ampflow.fingerprints import GMP
+from ampflow.fingerprints.placing import Batch
+from ampflow.images import Frame
 source._MOST = 4
-compute, computed = GMP.compute, [0]
-def dying(self, atoms):
-    computed[0] += 1
-    if computed[0] == 10:
+compute, computed = GMP.compute_batch, [0]
+def dying(self, batch):
+    computed[0] += len(batch.cells)
+    if computed[0] >= 10:
         os.kill(os.getpid(), 9)
-    return compute(self, atoms)
-GMP.compute = dying
+    return compute(self, batch)
+GMP.compute_batch = dying
 data = Data(files=[sys.argv[1]])
 found, descriptor = find_source(data), make_descriptor(Fingerprints())
 path = store_path(Path(sys.argv[2]), found, data, descriptor)
@@ -255,11 +259,9 @@ def test_a_killed_run_goes_on(tmp_path: Path, structures, monkeypatch) -> None:
     assert killed.returncode == -signal.SIGKILL
     assert not list((tmp_path / "stores").glob("*.lmdb"))
     read: list[int] = []
-    get = ase.io.trajectory.TrajectoryReader.__getitem__
+    frame = Trajectory.frame
     monkeypatch.setattr(
-        ase.io.trajectory.TrajectoryReader,
-        "__getitem__",
-        lambda self, index: (read.append(index), get(self, index))[1],
+        Trajectory, "frame", lambda self, index: (read.append(index), frame(self, index))[1]
     )
     store = make_store(tmp_path, data)
     assert (len(store), store.header["reused"]) == (12, 8)
@@ -294,12 +296,14 @@ def test_a_disk_error_is_not_a_bad_structure(tmp_path: Path, structures, monkeyp
     # What may pass by itself must not leave structures out for ever.
     data = write(tmp_path / "a.traj", structures).model_copy(update={"on_bad": "skip"})
 
-    def failing(self: object, index: int) -> ase.Atoms:
+    frame = Trajectory.frame
+
+    def failing(self: Trajectory, index: int) -> Frame | None:
         if index < 3:
-            return structures[index]
+            return frame(self, index)
         raise OSError(errno.EIO, "input/output error")
 
-    monkeypatch.setattr(ase.io.trajectory.TrajectoryReader, "__getitem__", failing)
+    monkeypatch.setattr(Trajectory, "frame", failing)
     with pytest.raises(StorageError) as caught:
         make_store(tmp_path, data)
     assert caught.value.fleeting
@@ -318,12 +322,17 @@ def test_a_contradiction_is_an_error(tmp_path: Path, structures) -> None:
 
 def test_what_has_no_fingerprints_is_named(tmp_path: Path, structures, monkeypatch) -> None:
     # An error of the kernel says which structure of which file it met.
-    def refusing(self: GMP, atoms: ase.Atoms) -> np.ndarray:
-        raise DataError("the cutoff is too large", "choose a smaller one")
+    compute = GMP.compute_batch
 
-    monkeypatch.setattr(GMP, "compute", refusing)
-    data = write(tmp_path / "a.traj", structures[:2])
-    with pytest.raises(DataError, match=r"a\.traj, structure 0: the cutoff is too large"):
+    def refusing(self: GMP, batch: Batch) -> np.ndarray:
+        if any((batch.positions == position).all(axis=1).any() for position in refused):
+            raise DataError("the cutoff is too large", "choose a smaller one")
+        return compute(self, batch)
+
+    refused = structures[1].positions[:1]
+    monkeypatch.setattr(GMP, "compute_batch", refusing)
+    data = write(tmp_path / "a.traj", structures[:3])
+    with pytest.raises(DataError, match=r"a\.traj, structure 1: the cutoff is too large"):
         make_store(tmp_path, data)
 
 

@@ -11,9 +11,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.db import connect
 
-from ampflow.contacts import nearest_pair
+from ampflow.contacts import nearest_pairs
 from ampflow.errors import DataError
-from ampflow.images import Image, Rejected
+from ampflow.images import Frame, Image, Rejected
 from ampflow.reading import (
     Segment,
     count_images,
@@ -22,6 +22,7 @@ from ampflow.reading import (
     read_images,
     read_segment,
 )
+from ampflow.trajectories import Trajectory
 
 KNOWN = frozenset(range(1, 87))
 
@@ -33,7 +34,7 @@ def labelled(atoms: Atoms, energy: float | None = -1.0, forces: np.ndarray | Non
 
 
 def read(*files: Path, known: frozenset[int] = KNOWN) -> list[Image | Rejected]:
-    return list(read_images(list(files), min_distance=0.4, known=known))
+    return list(read_images(list(files), (0.4, known)))
 
 
 def water(shift: float = 0.0) -> Atoms:
@@ -133,9 +134,13 @@ def test_nearest_pair_sees_through_the_cell() -> None:
     atoms = bulk("Cu", "fcc", a=3.6) * (2, 2, 2)
     atoms.rattle(0.2, seed=1)
     distances = atoms.get_all_distances(mic=True) + 99 * np.eye(len(atoms))
-    distance, i, j = nearest_pair(atoms.positions, np.asarray(atoms.cell), atoms.pbc)
-    assert distance == pytest.approx(distances.min())
-    assert distances[i, j] == pytest.approx(distances.min())
+    apart = Atoms("H2", positions=[[0, 0, 0], [0, 0, 9]])
+    both = np.concatenate([atoms.positions, apart.positions, [[0, 0, 0]]])
+    cells = np.array([atoms.cell.array, np.zeros((3, 3)), np.eye(3)])
+    found, pairs = nearest_pairs(both, np.array([0, 8, 10, 11]), cells)
+    assert found == pytest.approx([distances.min(), 9.0, np.inf])
+    assert distances[tuple(pairs[0])] == pytest.approx(distances.min())
+    assert pairs[1:].tolist() == [[0, 1], [-1, -1]]
 
 
 def test_real_structures_can_all_be_used(shared: Path) -> None:
@@ -302,3 +307,59 @@ def test_outcar(tmp_path: Path) -> None:
     assert cut_file(tmp_path / "OUTCAR", 1, 1) == [
         Segment(0, None, (tmp_path / "OUTCAR").stat().st_size)
     ]
+
+
+def unusual(path: Path, shared: Path) -> dict[int, Atoms]:
+    """Write structures of every kind that ASE's trajectories can hold; return them as ASE reads."""
+    mixed = [
+        labelled(water(0.1), -1.0, np.arange(9.0).reshape(3, 3)),
+        labelled(water(0.2), -2.0),  # numbers and pbc are with the first of its kind only
+        labelled(water(0.3)),
+        labelled(bulk("Cu") * (1, 1, 2), -3),  # a whole number
+        labelled(molecule("O2", magmoms=[1, 1]), -1.5, np.zeros((2, 3), dtype=np.float32)),
+        labelled(Atoms("H", pbc=[True, False, True], cell=[3, 4, 5]), np.inf),
+        water(0.4),
+    ]
+    mixed[2].set_constraint(FixAtoms([0]))
+    mixed[6].info["key"] = {"1": [1, 2]}
+    ase.io.write(path, [*mixed, *ase.io.read(shared / "data" / "oc20_300_test.traj", ":20")])
+    with ase.io.Trajectory(path) as trajectory:
+        return dict(enumerate(trajectory))
+
+
+def test_trajectories_are_read_as_ase_reads_them(tmp_path: Path, shared: Path) -> None:
+    # What is read straight into arrays is to the bit what ASE makes of the file.
+    expected = unusual(tmp_path / "a.traj", shared)
+    with Trajectory(tmp_path / "a.traj") as trajectory:
+        for number, atoms in expected.items():
+            frame = trajectory.frame(number)
+            assert frame is not None
+            for found, wanted in zip(frame, Frame.of(atoms), strict=True):
+                np.testing.assert_array_equal(found, wanted)
+                assert getattr(found, "dtype", float) == getattr(wanted, "dtype", float)
+
+
+def test_what_is_unusual_in_a_trajectory_is_left_to_ase(tmp_path: Path) -> None:
+    # Descriptions that ASE does not write, and files that are none, are not guessed at.
+    path = tmp_path / "a.traj"
+    ase.io.write(path, [labelled(water(0.1)), labelled(water(0.2), -2.0, np.ones((3, 3)))])
+    content = path.read_bytes()
+    spoilt = {
+        "another key": content.replace(b'"positions."', b'"position_."'),
+        "another type": content.replace(b'"float64"', b'"float99"'),
+        "other shapes": content.replace(b"[3, 3]", b"[9, 1]"),
+        "forces as a list": content.replace(b'"forces."', b'"forces" '),
+        "no JSON": content.replace(b'{"', b"{{"),
+        "big endian": content.replace(b'"name": "unknown"', b'"energy.": [0.000]'),
+        "cut short": content[: content.rindex(b'"forces."')],
+        "not one": b"hello" * 100,
+    }
+    for name, bytes_ in spoilt.items():
+        assert bytes_ != content, name
+        path.write_bytes(bytes_)
+        with Trajectory(path) as trajectory:
+            assert trajectory.frame(1) is None, name
+    path.write_bytes(content)
+    with Trajectory(path) as trajectory:
+        assert trajectory.frame(1) is not None
+        assert trajectory.frame(2) is None

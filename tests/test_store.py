@@ -11,7 +11,7 @@ from ase.build import bulk, molecule
 
 from ampflow.digests import digest
 from ampflow.errors import StorageError
-from ampflow.images import Image
+from ampflow.images import Frame, Image
 from ampflow.store import FingerprintStore, is_whole
 
 Write = Callable[..., Path]
@@ -22,7 +22,8 @@ def make_image(index: int, forces: bool = True) -> Image:
     atoms.pbc = (True, True, index % 2 == 0)
     values = np.random.default_rng(index).normal(size=(len(atoms), 3))
     geometry = digest(atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc)
-    return Image(atoms, -float(index), values if forces else None, Path("/x"), index, geometry)
+    frame = Frame.of(atoms)._replace(energy=-float(index), forces=values if forces else None)
+    return Image(frame, Path("/x"), index, geometry)
 
 
 def features(image: Image) -> np.ndarray:
@@ -171,6 +172,6 @@ def test_may_be_opened_many_times_and_sent_to_other_processes(tmp_path: Path, ma
 
 def test_molecules_without_a_cell(tmp_path: Path, write_store: Write) -> None:
     # No cell and no periodicity is as good a structure as any.
-    image = Image(molecule("H2O"), -1.0, None, Path("/x"), 0, digest("w"))
+    image = Image(Frame.of(molecule("H2O"))._replace(energy=-1.0), Path("/x"), 0, digest("w"))
     path = write_store(tmp_path / "a.lmdb", [image], [np.zeros((3, 3))])
     assert FingerprintStore(path).image(0).atoms == image.atoms

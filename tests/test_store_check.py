@@ -10,7 +10,7 @@ from ase.build import bulk
 
 from ampflow.digests import digest
 from ampflow.errors import OptionError
-from ampflow.images import Image
+from ampflow.images import Frame, Image
 from ampflow.store import FingerprintStore
 from ampflow.store_check import column_table, describe, verify
 from ampflow.store_export import export
@@ -24,7 +24,8 @@ def store(tmp_path: Path, write_store) -> FingerprintStore:
     for index in [*range(12), 0]:
         atoms = bulk("CuO", "rocksalt", a=4.0 + 0.01 * index) * (1, 1, 1 + index % 2)
         forces = None if index == 5 else np.full((len(atoms), 3), float(index))
-        images.append(Image(atoms, -float(index), forces, Path("/x"), index, digest(index)))
+        frame = Frame.of(atoms)._replace(energy=-float(index), forces=forces)
+        images.append(Image(frame, Path("/x"), index, digest(index)))
     fingerprints = [random.normal(size=(len(image.atoms), 3)) + 1e6 for image in images]
     return FingerprintStore(write_store(tmp_path / "a.lmdb", images, fingerprints))
 

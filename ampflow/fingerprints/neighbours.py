@@ -50,29 +50,52 @@ class Pairs(NamedTuple):
 
 @entry
 def half_pairs(
-    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
+    positions: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    cells: NDArray[np.float64],
+    pbc: NDArray[np.bool_],
+    cutoff: float,
 ) -> Pairs:
     """Find every pair of atoms, or of an atom and a copy, nearer than the cutoff.
 
     Parameters
     ----------
     positions
-        (atoms, 3) in Å, inside the cell or not.
-    cell
-        (3, 3) in Å, a vector a row, complete (see `complete_cell`).
+        (atoms, 3) in Å, inside the cell or not, of one structure after the other.
+    offsets
+        (structures + 1,) where each structure's atoms begin.
+    cells
+        (structures, 3, 3) in Å, a vector a row, complete (see `complete_cell`).
     pbc
-        (3,) which axes are periodic.
+        (structures, 3) which axes are periodic.
     cutoff
         In Å; a pair at exactly this distance is left out.
     """
-    return find_pairs(positions, cell, pbc, cutoff)
+    room = 32 * len(positions)
+    first, second = np.empty(room + _PAD, np.int64), np.empty(room + _PAD, np.int64)
+    x, y, z = np.empty(room + _PAD), np.empty(room + _PAD), np.empty(room + _PAD)
+    done = _NONE
+    for s in range(len(cells)):
+        begin = offsets[s]
+        own = find_pairs(positions[begin : offsets[s + 1]], cells[s], pbc[s], cutoff)
+        if own.found < 0 or len(cells) == 1:
+            return own
+        if done + own.found > room:
+            room = 2 * (done + own.found)
+            first, second = _grown(first, done, room), _grown(second, done, room)
+            x, y, z = _grown(x, done, room), _grown(y, done, room), _grown(z, done, room)
+        for e in range(own.found + _PAD):  # those behind the last are zeros
+            first[done + e], second[done + e] = begin + own.first[e], begin + own.second[e]
+            x[done + e], y[done + e], z[done + e] = own.x[e], own.y[e], own.z[e]
+        done += own.found
+    return Pairs(done, first, second, x, y, z)
 
 
 @helper
 def find_pairs(
     positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
 ) -> Pairs:
-    """Find pairs: `half_pairs` for compiled code."""
+    """Find the pairs of one structure."""
     inverse, share = invert(cell)
     if share < 1e-9:
         return _nothing(BAD_CELL)

@@ -9,7 +9,7 @@ import pytest
 from ase.build import bulk
 
 from ampflow.digests import digest
-from ampflow.images import Image
+from ampflow.images import Frame, Image
 from ampflow.store import FingerprintStore
 
 
@@ -18,7 +18,10 @@ def cache(tmp_path: Path, write_store) -> Path:
     """A cache folder with one store of seven structures."""
     images = [
         Image(
-            bulk("Cu", a=3.5 + 0.01 * index), -float(index), None, Path("/x"), index, digest(index)
+            Frame.of(bulk("Cu", a=3.5 + 0.01 * index))._replace(energy=-float(index)),
+            Path("/x"),
+            index,
+            digest(index),
         )
         for index in range(7)
     ]

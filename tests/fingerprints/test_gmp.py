@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk, fcc111, molecule
 from brute_force import brute_force
 from structures import DENSITIES, STRUCTURES
 
@@ -15,6 +16,7 @@ from ampflow.digests import digest
 from ampflow.errors import DataError, OptionError
 from ampflow.fingerprints import GMP, Densities, read_densities
 from ampflow.fingerprints.gmp import KERNEL_VERSION
+from ampflow.fingerprints.placing import join_atoms
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -333,3 +335,18 @@ def assert_exact(ours: Any, theirs: Any) -> None:
     # Columns that vanish by symmetry are compared with the largest of all columns.
     scale = np.where(scale > 1e-12 * scale.max(), scale, scale.max())
     assert (np.abs(ours - theirs) / scale).max() < 1e-9
+
+
+def test_a_batch_is_its_structures() -> None:
+    # Fingerprints do not depend, by a bit, on what else is computed with them.
+    structures = [
+        bulk("Cu") * (1, 1, 2),
+        molecule("H2O"),
+        Atoms("Pt", cell=[2.5, 2.6, 2.7], pbc=True),
+        fcc111("Cu", (2, 2, 2), vacuum=5.0),
+    ]
+    blocks = GMP({0: [0.5], 3: [1.0, 2.0]}, [0, 3], 6.0)
+    for descriptor in (GMP([0.3, 1.0, 2.0], [0, 1, 2], 5.0), blocks):
+        together = descriptor.compute_batch(join_atoms(structures))
+        alone = np.concatenate([descriptor.compute(atoms) for atoms in structures])
+        np.testing.assert_array_equal(together, alone)

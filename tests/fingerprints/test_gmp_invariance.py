@@ -57,7 +57,8 @@ def structures(draw: st.DrawFn) -> Atoms:
 
 def pair_distances(atoms: Atoms, cutoff: float) -> NDArray[np.float64]:
     cell = complete_cell(atoms.cell.array, atoms.pbc)
-    pairs = half_pairs(atoms.positions, cell, atoms.pbc, cutoff)
+    offsets = np.array([0, len(atoms)])
+    pairs = half_pairs(atoms.positions, offsets, cell[None], atoms.pbc[None], cutoff)
     found = slice(pairs.found)
     return np.sqrt(pairs.x[found] ** 2 + pairs.y[found] ** 2 + pairs.z[found] ** 2)
 

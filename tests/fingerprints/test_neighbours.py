@@ -8,17 +8,22 @@ import pytest
 from numpy.typing import NDArray
 
 from ampflow.fingerprints.copies import TOO_MANY, complete_cell
-from ampflow.fingerprints.neighbours import BAD_CELL, NOT_FINITE, half_pairs
+from ampflow.fingerprints.neighbours import BAD_CELL, NOT_FINITE, Pairs, half_pairs
 
 SKEWED = np.array([[2.1, 0.0, 0.0], [-1.7, 2.9, 0.3], [0.8, -2.4, 3.6]])
 Entry = tuple[int, int, float, float, float]
+
+
+def pairs_of(positions: Any, cell: Any, pbc: Any, cutoff: float) -> Pairs:
+    offsets = np.array([0, len(positions)])
+    return half_pairs(np.array(positions, dtype=float), offsets, cell[None], pbc[None], cutoff)
 
 
 def found_pairs(positions: Any, cell: Any, pbc: Any, cutoff: float) -> list[Entry]:
     """Both directions of every pair that the library finds, rounded and sorted."""
     axes = np.array(pbc, dtype=bool)
     complete = complete_cell(np.array(cell, dtype=float), axes)
-    pairs = half_pairs(np.array(positions, dtype=float), complete, axes, cutoff)
+    pairs = pairs_of(positions, complete, axes, cutoff)
     assert pairs.found >= 0
     entries = []
     for k in range(pairs.found):
@@ -95,5 +100,5 @@ def test_refused(positions: Any, cell: Any, pbc: Any, code: int) -> None:
     # What has no answer gets the code that says why.
     axes = np.array(pbc)
     complete = complete_cell(np.array(cell, dtype=float), axes)
-    pairs = half_pairs(np.array(positions, dtype=float), complete, axes, 5.0)
+    pairs = pairs_of(positions, complete, axes, 5.0)
     assert pairs.found == code

@@ -11,7 +11,7 @@ from ase import Atoms
 from ampflow.digests import digest
 from ampflow.errors import OptionError, StorageError
 from ampflow.experiment import Training
-from ampflow.images import Image
+from ampflow.images import Frame, Image
 from ampflow.potential import shuffling
 from ampflow.potential.derivatives import load_parts
 from ampflow.potential.training import Trained, train
@@ -30,7 +30,8 @@ def store(tmp_path: Path, write_store: Any) -> FingerprintStore:
         atoms = Atoms("H" * (1 + index % 3) + "O" * (1 + index % 2))
         rows = random.normal(size=(len(atoms), 4))
         energy = -3.0 * len(atoms) + float(np.sin(rows[:, 0]).sum())
-        images.append(Image(atoms, energy, None, Path("/x"), index, digest(index)))
+        frame = Frame.of(atoms)._replace(energy=energy)
+        images.append(Image(frame, Path("/x"), index, digest(index)))
         fingerprints.append(rows)
     write_store(tmp_path / "store", images, fingerprints)
     return FingerprintStore(tmp_path / "store")

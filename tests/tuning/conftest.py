@@ -14,7 +14,7 @@ from servers import NotInstalled, mysql_server, postgresql_server
 
 from ampflow.digests import digest
 from ampflow.experiment import Choices, Range, Training, Tuning
-from ampflow.images import Image
+from ampflow.images import Frame, Image
 from ampflow.splits import Splits
 from ampflow.tuning.objective import Potentials
 from ampflow.tuning.study import StudySpec
@@ -69,7 +69,8 @@ def potentials(tmp_path: Path, write_store: Any) -> Potentials:
         atoms = Atoms("H" * (1 + index % 3) + "O" * (1 + index % 2))
         rows = random.normal(size=(len(atoms), 4))
         energy = -3.0 * len(atoms) + float(np.sin(rows[:, 0]).sum())
-        images.append(Image(atoms, energy, None, Path("/x"), index, digest(index)))
+        frame = Frame.of(atoms)._replace(energy=energy)
+        images.append(Image(frame, Path("/x"), index, digest(index)))
         fingerprints.append(rows)
     write_store(tmp_path / "store", images, fingerprints)
     parts = np.split(np.arange(24), [16, 20])
