@@ -163,7 +163,7 @@ def export_amptorch(
     potential = Potential.load(model)
     known = frozenset(potential.fit.references.elements.tolist())
     images = []
-    for item in read_images(expand_files(files), min_distance=0.0, known=known):
+    for item in read_images(expand_files(files), (0.0, known)):
         if isinstance(item, Rejected):
             raise item.error()
         images.append(item)
