@@ -30,6 +30,7 @@ from optuna.storages import BaseStorage, JournalStorage, _CachedStorage
 from servers import mysql_server, postgresql_server
 
 from ampflow.experiment import Range, Training, Tuning
+from ampflow.tuning.draft import Draft
 from ampflow.tuning.sampling import make_sampler
 from ampflow.tuning.space import suggest
 from ampflow.tuning.spec import StudySpec
@@ -43,10 +44,11 @@ SPACE = {
     "num_layers": Range(low=2, high=6),
     "gamma": Range(low=0.5, high=1.0),
 }
-CALLS = [
-    *("create_new_trial", "set_trial_param", "set_trial_intermediate_value"),
-    *("set_trial_user_attr", "set_trial_system_attr", "set_trial_state_values", "get_all_trials"),
-]
+CALLS = {
+    "write": [Draft],
+    "create_new_trial": [JournalStorage, _CachedStorage],
+    "get_all_trials": [JournalStorage, _CachedStorage],
+}
 PROCESSES = 8  # with threads in each: 200 processes would be a benchmark of the memory
 latencies: list[float] = []  # of this process, seconds
 
@@ -168,8 +170,8 @@ def overhead(kinds: list[str], trials: int, epochs: int) -> None:
 
 def time_calls() -> None:
     """Have every call of a storage timed in this process."""
-    for cls in (JournalStorage, _CachedStorage):
-        for name in CALLS:
+    for name, classes in CALLS.items():
+        for cls in classes:
             setattr(cls, name, timed(getattr(cls, name)))
 
 

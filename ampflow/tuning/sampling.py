@@ -25,7 +25,10 @@ from ampflow.tuning.cmaes import CMAES
 from ampflow.tuning.points import Grid, Sobol, Whole
 from ampflow.tuning.space import distributions, grid_values
 
-__all__ = ["budget", "make_pruner", "make_sampler"]
+__all__ = ["LOOKING", "budget", "make_pruner", "make_sampler"]
+
+LOOKING = ("tpe", "gp", "cmaes")
+"""Samplers that look at other trials."""
 
 _LARGEST_GRID = 1_000_000
 

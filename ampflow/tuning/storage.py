@@ -14,12 +14,13 @@ from typing import Any, BinaryIO
 import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from ampflow.errors import StorageError
 from ampflow.files import explain_os_error
+from ampflow.tuning.draft import Journal
 from ampflow.tuning.mounts import check_journal, check_sqlite
 from ampflow.tuning.passwords import storage_password
 
@@ -87,7 +88,7 @@ def _open_journal(path: Path) -> BaseStorage:
     with explain_storage_errors(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            storage = JournalStorage(_Journal(path))
+            storage = Journal(_File(path))
         except (ValueError, KeyError) as error:
             raise StorageError(
                 f"{path}: damaged study journal ({error})",
@@ -97,7 +98,7 @@ def _open_journal(path: Path) -> BaseStorage:
         return storage
 
 
-class _Journal(JournalFileBackend):
+class _File(JournalFileBackend):
     """Optuna's journal with a lock that ends with its holder and lines that are never half.
 
     Optuna's own locks are files, which a killed process leaves behind for others to wait for.
@@ -121,6 +122,7 @@ class _Journal(JournalFileBackend):
             # Waiting for the disk at each report would cost more than all else. What follows
             # in the same file, such as the trial's end, takes the reports to the disk with it.
             if not all(any(key in log for key in _FLEETING) for log in logs):
+                fcntl.flock(stream, fcntl.LOCK_UN)  # others need not wait for the disk
                 os.fsync(stream.fileno())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
@@ -64,31 +66,35 @@ def open_study(spec: StudySpec, number: int = 0) -> optuna.Study:
     """
     with explain_storage_errors(spec.location):
         storage = open_storage(spec.tuning.storage, spec.journal)
-        return _load(spec, storage, number, create=True)
+        return _load(spec, storage, number)
 
 
 def reopen_study(spec: StudySpec, study: optuna.Study, number: int) -> optuna.Study:
-    """Open the study as trial `number` is to see it: its own sampler, and nothing remembered."""
-    return _load(spec, study._storage, number, create=False)
+    """Return the study as trial `number` is to see it: its own sampler, nothing remembered."""
+    own = copy.copy(study)  # opening it again would ask the database again
+    own.sampler = make_sampler(spec.tuning, spec.seed, number)
+    return _with_pruner(own, spec)
 
 
-def _load(spec: StudySpec, storage: BaseStorage, number: int, create: bool) -> optuna.Study:
-    pruner = make_pruner(spec.tuning, int(highest("epochs", spec.tuning.space, spec.training)))
+def _load(spec: StudySpec, storage: BaseStorage, number: int) -> optuna.Study:
     sampler = make_sampler(spec.tuning, spec.seed, number)
     try:  # first, as the attempt to create one that exists would be written to the journal
-        study = optuna.load_study(
-            study_name=spec.name, storage=storage, sampler=sampler, pruner=pruner
-        )
+        study = optuna.load_study(study_name=spec.name, storage=storage, sampler=sampler)
     except KeyError:
-        if not create:
-            raise
         study = optuna.create_study(
-            study_name=spec.name, storage=storage, sampler=sampler, pruner=pruner,
+            study_name=spec.name, storage=storage, sampler=sampler,
             direction="minimize", load_if_exists=True,
         )  # fmt: skip
+    return _with_pruner(study, spec)
+
+
+def _with_pruner(study: optuna.Study, spec: StudySpec) -> optuna.Study:
+    epochs = int(highest("epochs", spec.tuning.space, spec.training))
+    study.pruner = make_pruner(spec.tuning, epochs)
     # Hyperband makes its brackets when it is first asked, and until then lets a sampler see the
     # trials of the first bracket only. Asked now, it is the same in every process.
-    pruner.prune(study, create_trial(state=TrialState.RUNNING))
+    if isinstance(study.pruner, optuna.pruners.HyperbandPruner):
+        study.pruner.prune(study, create_trial(state=TrialState.RUNNING))
     return study
 
 

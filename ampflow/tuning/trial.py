@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from ampflow.experiment import Fingerprints, Training
 from ampflow.tuning.claims import Claim
+from ampflow.tuning.draft import Draft
 from ampflow.tuning.gpu_time import GpuTime, Meter
 from ampflow.tuning.leases import Lease, Leases, keep_alive
 from ampflow.tuning.limits import Ended, Limits
@@ -30,6 +32,7 @@ from ampflow.tuning.results import (
     trial_folder,
     write_result,
 )
+from ampflow.tuning.sampling import LOOKING
 from ampflow.tuning.space import suggest
 from ampflow.tuning.spec import StudySpec
 from ampflow.tuning.study import reopen_study
@@ -139,7 +142,10 @@ class TrialRun:
         self._objective, self._gpu = objective, gpu
         self._folders, self._stores = folders, stores
         self._meter: Meter | None = None  # of a training on a GPU
-        self._trial = optuna.Trial(reopen_study(spec, study, claim.number), claim.trial_id)
+        own = reopen_study(spec, study, claim.number)
+        self._draft = Draft(study._storage, claim.trial_id, claim.number, claim.is_new)
+        own._storage = cast("BaseStorage", self._draft)
+        self._trial = optuna.Trial(own, claim.trial_id)
         self._steps = set() if claim.is_new else self._reported()
         self._leases: tuple[Lease, ...] = (claim.lease,)
         self._looked = time.monotonic()
@@ -168,6 +174,9 @@ class TrialRun:
         except _Pruned:
             assert self._report is not None
             return self._report
+        except Stopped:
+            self._draft.write()
+            raise
         return self._settle(result)
 
     def _propose(self) -> Training:
@@ -175,7 +184,8 @@ class TrialRun:
         space = self._spec.tuning.space
         if len(self._trial.params) < len(space):
             study, number = self._trial.study, self._claim.number
-            trials = study.get_trials(deepcopy=False)
+            looks = self._spec.tuning.sampler in LOOKING
+            trials = study.get_trials(deepcopy=False) if looks else []
             seen = self._trial.user_attrs.get(SEEN)
             if seen is None:
                 seen = what_is_seen(trials, number)
@@ -183,9 +193,11 @@ class TrialRun:
             # One who was killed between two hyperparameters is proposed the same again.
             self._trial.study = frozen(study, as_seen(trials, seen, number))
             try:
-                return suggest(self._trial, space, self._spec.training)
+                options = suggest(self._trial, space, self._spec.training)
             finally:
                 self._trial.study = study  # pruning is by all that there is
+            self._draft.write()  # others are not to propose the same
+            return options
         return suggest(self._trial, space, self._spec.training)
 
     def fail(self, reason: str) -> TrialReport:
@@ -263,6 +275,8 @@ class TrialRun:
             # always say the same.
             self._report = self._tell(TrialState.PRUNED)
             raise _Pruned
+        if self._draft.is_due:
+            self._draft.write()
 
     def _look(self) -> None:
         """See, every few seconds, that nobody took the trial over."""
@@ -314,14 +328,13 @@ class TrialRun:
             fingerprints=self._cost(),
         )
         self._claim.lease.check()
-        # One attribute and the end itself: a database takes milliseconds for each.
         told = {name: getattr(report, name) for name in _TOLD}
         told = {name: value for name, value in told.items() if value not in ("", None, {})}
         if self._meter is not None:
             told["gpu_seconds"] = round(self._meter.total, 3)
         self._trial.set_user_attr(END, told | {"at": time.time()})
         values = None if report.value is None else [report.value]
-        self._trial.storage.set_trial_state_values(self._claim.trial_id, state, values)
+        self._draft.end(state, values)
         return report
 
     def _cost(self) -> dict[str, Any]:

@@ -27,12 +27,12 @@ def run_in_parallel(spec: StudySpec, trainer: FakeTrainer, start: Start) -> None
 # What several workers proposed side by side, each seeing what happened to be there, is derived
 # again from the recorded study, on every storage.
 def test_parallel_study(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str) -> None:
-    options = {"trials": 24, "epochs": 9, "sampler": "tpe", "pruner": "hyperband"}
+    options = {"trials": 16, "epochs": 9, "sampler": "tpe", "pruner": "hyperband"}
     spec = make_spec(storage=storage, **options)
     run_in_parallel(spec, trainer, start)
     before = open_study(spec).trials
     found = replay_study(spec.name, spec.cache, storage)
-    assert (found.agree, found.differ, found.unknown) == ([*range(24)], {}, [])
+    assert (found.agree, found.differ, found.unknown) == ([*range(16)], {}, [])
     assert open_study(spec).trials == before  # nothing is written
 
 

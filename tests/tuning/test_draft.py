@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+from fake_trainer import FakeTrainer
+from optuna.distributions import FloatDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from ampflow.tuning.draft import Draft, Journal
+from ampflow.tuning.storage import open_storage
+from ampflow.tuning.study import open_study, prepare_study
+from ampflow.tuning.worker import run_worker
+
+
+def begin(storage: str, path: Path) -> tuple[optuna.Study, Draft]:
+    opened = open_storage(storage, path / "s.log")
+    study = optuna.create_study(study_name=str(path), storage=opened)
+    trial_id = study._storage.create_new_trial(study._study_id)
+    return study, Draft(study._storage, trial_id, 0, is_new=True)
+
+
+def fill(draft: Draft) -> None:
+    draft.set_trial_param(draft._trial_id, "lr", 0.5, FloatDistribution(0, 1))
+    draft.set_trial_user_attr(draft._trial_id, "seen", [1, {}])
+    draft.set_trial_system_attr(draft._trial_id, "note", "n")
+    for step in (1, 2, 3):
+        draft.set_trial_intermediate_value(draft._trial_id, step, 1 / step)
+
+
+# Nothing is written before its time, and all of it then, twice the same where a late worker did.
+def test_all_arrives(storage: str, tmp_path: Path) -> None:
+    study, draft = begin(storage, tmp_path)
+    fill(draft)
+    assert study.trials[0].params == study.trials[0].intermediate_values == {}
+    draft.write()
+    fill(draft)
+    draft.end(TrialState.COMPLETE, [0.25])
+    (trial,) = study.trials
+    assert (trial.state, trial.value, trial.params) == (TrialState.COMPLETE, 0.25, {"lr": 0.5})
+    assert (trial.user_attrs, trial.system_attrs) == ({"seen": [1, {}]}, {"note": "n"})
+    assert trial.intermediate_values == {1: 1.0, 2: 1 / 2, 3: 1 / 3}
+    assert trial.datetime_complete is not None
+
+
+# A trial that ended takes nothing more, of what is written together not a part.
+def test_ended_trial_is_left_alone(storage: str, tmp_path: Path) -> None:
+    study, late = begin(storage, tmp_path)
+    fill(late)
+    Draft(study._storage, late._trial_id, 0, is_new=True).end(TrialState.COMPLETE, [1.0])
+    before = study.trials
+    with pytest.raises(UpdateFinishedTrialError):
+        late.end(TrialState.COMPLETE, [2.0])
+    assert study.trials == before
+
+
+# Also where it ended after we looked; and what was refused is not in the way of what follows.
+def test_trial_that_ends_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, late = begin("", tmp_path)
+    fill(late)
+    Draft(study._storage, late._trial_id, 0, is_new=True).end(TrialState.COMPLETE, [1.0])
+    monkeypatch.setattr(Journal, "check_trial_is_updatable", lambda *_: None)
+    with pytest.raises(UpdateFinishedTrialError):
+        late.end(TrialState.COMPLETE, [2.0])
+    assert [(trial.value, trial.params) for trial in study.trials] == [(1.0, {})]
+
+
+@pytest.fixture
+def commits() -> Iterator[list[Any]]:
+    """What is added to at every commit."""
+    done: list[Any] = []
+    note = done.append
+    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", note)
+    yield done
+    sqlalchemy.event.remove(sqlalchemy.Engine, "commit", note)
+
+
+# However many epochs are reported, a short trial costs a database the same few transactions.
+def test_transactions_of_a_trial(
+    make_spec: Any, trainer: FakeTrainer, tmp_path: Path, commits: list[Any]
+) -> None:
+    counts = []
+    for epochs in (3, 30):
+        url = f"sqlite:///{tmp_path}/{epochs}.db"
+        spec = make_spec(trials=4, epochs=epochs, storage=url)
+        prepare_study(spec)
+        commits.clear()
+        assert run_worker(spec, "w", objective=trainer).complete == 4
+        counts.append(len(commits))
+        assert all(
+            len(trial.intermediate_values) >= epochs - 3 for trial in open_study(spec).trials
+        )
+    assert counts[0] == counts[1] < 4 * 8
