@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from ampflow.errors import OptionError, StorageError
 from ampflow.experiment import (
@@ -257,3 +258,17 @@ def test_forms_offer_each_form_of_an_option() -> None:
     # Prefect's form knows alternatives as "anyOf" alone.
     schema = Experiment.model_json_schema()["$defs"]["Fingerprints"]["properties"]
     assert [len(schema[name]["anyOf"]) for name in ("sigmas", "orders")] == [2, 2]
+
+
+# Every option of [training] can be searched, or is refused by its name with what is wrong.
+@pytest.mark.parametrize("name", Training.model_fields)
+def test_every_option_of_training_can_be_searched(name: str) -> None:
+    value = getattr(Training(), name)
+    if name == "reference_energies":
+        value = {"H": -1.0}
+    if isinstance(value, bool | int | float | str):
+        space = Tuning(space={name: Choices(choices=[value])}).space
+        assert space[name] == Choices(choices=[value])
+    else:
+        with pytest.raises(ValidationError, match=name):
+            Tuning.model_validate({"space": {name: {"choices": [value]}}})
