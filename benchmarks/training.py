@@ -1,6 +1,11 @@
 """Time of an epoch: the compiled engine beside torch, in one run, on one thread.
 
     OMP_NUM_THREADS=1 python benchmarks/training.py
+    OMP_NUM_THREADS=1 python benchmarks/training.py --stack 8
+    python benchmarks/training.py --stack 64 --device cuda
+
+With `--stack` that many trainings of different networks, rates and batches are made one after the
+other, and then at once in a stack: wall time of all epochs, by turns, and the ratio of the medians.
 
 300 structures of 10 to 136 atoms, 21,903 in all, 32 features; a tenth more for validation. Each
 row is measured in turns, a turn an epoch of every engine, so that all meet the same weather on
@@ -14,6 +19,8 @@ import argparse
 import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,8 +31,10 @@ from ampflow.potential.cpu_engine import CpuEngine
 from ampflow.potential.engine import Engine, Samples
 from ampflow.potential.network import Network
 from ampflow.potential.schedules import batch_ends
+from ampflow.potential.stack import Capacity, Stack
 from ampflow.potential.state import State
 from ampflow.potential.torch_engine import TorchEngine
+from ampflow.potential.training import make_engine
 
 FEATURES, STRUCTURES, ATOMS = 32, 300, 21_903
 
@@ -115,11 +124,61 @@ def compare(options: Training, turns: int) -> None:
         print(f"  {timed}   {np.median(timed.own) / np.median(rivals[0].own):5.1f} x")
 
 
+def stacked(slots: int, device: str, turns: int, epochs_each: int = 3) -> None:
+    """Compare trainings one after the other with the same ones in a stack."""
+    precision = "float32"
+    parts = samples(STRUCTURES, ATOMS, precision), samples(STRUCTURES // 10, ATOMS // 10, precision)
+    several = [
+        Training(
+            num_layers=2 + n % 4, num_nodes=16 + 8 * (n % 6), batch_size=8 * 2 ** (n % 4),
+            device=device,
+        )
+        for n in range(slots)
+    ]  # fmt: skip
+    stack = Stack(Capacity(slots, layers=5, nodes=56, activations=("silu",), dropout=False))
+
+    def train(made: AbstractContextManager[Engine], options: Training) -> None:
+        with made as engine:
+            one = epochs(engine, Network.of(options, FEATURES), options)
+            for _ in range(epochs_each):
+                one()
+
+    def alone() -> None:
+        for options in several:
+            network = Network.of(options, FEATURES)
+            train(nullcontext(make_engine(network, *parts, options)), options)
+
+    def together() -> None:
+        with ThreadPoolExecutor(slots) as threads:
+            done = [
+                threads.submit(
+                    train, stack.member(Network.of(options, FEATURES), *parts, options), options
+                )
+                for options in several
+            ]
+        for future in done:
+            future.result()
+
+    rivals = [Timed("one after the other", alone), Timed("in a stack", together)]
+    for timed in [*rivals * turns]:
+        timed()
+    print(f"\n{slots} trainings of {epochs_each} epochs, {device}")
+    for timed in rivals:
+        del timed.wall[0], timed.own[0]  # compiles
+        print(f"  {timed}   {np.median(rivals[0].wall) / np.median(timed.wall):5.2f} x")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=25)
-    turns = parser.parse_args().turns
+    parser.add_argument("--stack", type=int, default=0, help="trainings at once")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    arguments = parser.parse_args()
+    turns = arguments.turns
     torch.set_num_threads(1)
+    if arguments.stack:
+        stacked(arguments.stack, arguments.device, turns)
+        return
     print(f"{'median ms an epoch':46s}{'wall':>9s}{'own':>9s}")
     wide = {"num_layers": 5, "num_nodes": 20, "activation": "tanh"}
     compare(Training(**wide, batch_size=256), turns)
