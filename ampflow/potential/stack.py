@@ -82,7 +82,9 @@ class Stack:
     ) -> Iterator[Engine]:
         """Make an engine for one training, which leaves the stack at the end of the `with`."""
         if options.device != "cuda":
-            yield _InTurn(make_engine(network, train, validation, options), self._turn)
+            with self._turn:
+                engine = make_engine(network, train, validation, options)
+            yield _InTurn(engine, self._turn)
         elif (
             isinstance(train, Samples)
             and isinstance(validation, Samples)

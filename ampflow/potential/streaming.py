@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ampflow.compiled import called
+from ampflow.digests import digest
 from ampflow.potential import kernels
 from ampflow.potential.engine import ForceSamples, Samples, StreamedSamples
 from ampflow.potential.force_kernels import Forces
@@ -23,6 +26,9 @@ from ampflow.potential.shuffling import natural
 __all__ = ["Resident", "Source", "Stream", "source"]
 
 Order = NDArray[np.int64]
+
+_copies: WeakValueDictionary[str, NDArray[np.floating]] = WeakValueDictionary()
+_copying = threading.Lock()
 
 
 class Source(Protocol):
@@ -59,10 +65,16 @@ class Resident:
 
     @classmethod
     def of(cls, samples: Samples, network: Network) -> Resident:
-        """Copy samples into the order of the kernels."""
-        features = np.empty(samples.features.size, samples.features.dtype)
+        """Copy samples into the order of the kernels, once for all trainings that have them."""
         runs, count = find_runs(samples.offsets, samples.numbers, network), network.features
-        called(kernels.transpose, samples.features, *places(runs, count), features)
+        layout = places(runs, count)
+        name = digest(samples.features, *layout)
+        with _copying:
+            features = _copies.get(name)
+            if features is None:
+                features = np.empty(samples.features.size, samples.features.dtype)
+                called(kernels.transpose, samples.features, *layout, features)
+                _copies[name] = features
         orders, given = natural(np.diff(samples.offsets), count), samples.forces
         if given is not None and network.elements:
             given = in_order(given, samples.offsets, runs.order)
