@@ -23,7 +23,7 @@ __all__ = ["keep_working"]
 
 _log = logging.getLogger(__name__)
 _LOOK = 0.2  # seconds between two looks at the workers
-_TROUBLES = 3  # for each worker, one after the other, before a run gives up
+_TROUBLES = 5  # for each worker, one after the other, before a run gives up
 
 _OTHERS_GO_ON = ("job over", "stopped")  # ends of a worker that are not those of the work
 
@@ -55,6 +55,7 @@ class _Crew:
         self._most = _TROUBLES * size
         self._troubles = 0
         self._progress: tuple[int, float] | None = None
+        self._killed: set[str] = set()  # addresses
 
     def see_through(self, names: Sequence[str]) -> None:
         working = {name: self._begin(name) for name in names}
@@ -77,15 +78,13 @@ class _Crew:
         """Tell whether a worker that ended needs no successor."""
         try:
             shift = future.result()
-        except KilledWorker:
+        except KilledWorker as error:
             _log.warning("%s was killed", name)
             _tell_prefect(future)
-            self._count(
-                AmpflowError(
-                    "every tuning worker was killed, again and again",
-                    "is there enough memory? Fewer workers need less: --set tuning.workers=1",
-                )
-            )
+            address = str(error.last_worker.address)
+            if address not in self._killed:  # not once more for what waited for its turn there
+                self._killed.add(address)
+                self._count(_killed())
             return False
         except StorageError as error:
             if not error.fleeting:
@@ -109,6 +108,13 @@ class _Crew:
     def _retire(self, address: str) -> None:
         if address:
             self._workers.retire(address)
+
+
+def _killed() -> AmpflowError:
+    return AmpflowError(
+        "every tuning worker was killed, again and again",
+        "is there enough memory? Fewer workers need less: --set tuning.workers=1",
+    )
 
 
 def _tell_prefect(future: Future) -> None:
