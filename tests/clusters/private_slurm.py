@@ -114,16 +114,22 @@ class Slurm:
         """Kill the processes of a job, as a node that runs out of memory does."""
         _kill(_processes("SLURM_JOB_ID", job))
 
+    def workers(self) -> list[psutil.Process]:
+        """Return the processes that Dask started to work."""
+        return _processes("SLURM_CONF", self.environment["SLURM_CONF"], "spawn_main")
+
     def processes(self) -> list[psutil.Process]:
         """Return all processes of jobs, and of those who submit them."""
         return _processes("SLURM_CONF", self.environment["SLURM_CONF"])
 
 
-def _processes(variable: str, value: str) -> list[psutil.Process]:
+def _processes(variable: str, value: str, words: str = "") -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(variable) == value and process.pid != os.getpid():
+            if process.environ().get(variable) != value or process.pid == os.getpid():
+                continue
+            if words in " ".join(process.cmdline()):
                 found.append(process)
     return found
 
