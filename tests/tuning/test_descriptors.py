@@ -145,13 +145,13 @@ def test_shared_columns_are_not_computed_again(
 ) -> None:
     _, spec = make_study()  # orders 0 and 1, three sigmas, cutoff 3.5
     computed = set[tuple[str, ...]]()
-    compute = GMP.compute
+    compute = GMP.compute_batch
 
-    def note(self: GMP, atoms: Any) -> Any:
+    def note(self: GMP, batch: Any) -> Any:
         computed.add(tuple(self.feature_names))
-        return compute(self, atoms)
+        return compute(self, batch)
 
-    monkeypatch.setattr(GMP, "compute", note)
+    monkeypatch.setattr(GMP, "compute_batch", note)
     monkeypatch.setattr(descriptors, "_milliseconds", lambda *_: 1.0)
     base = spec.fingerprints
     more, fewer = base.model_copy(update={"orders": 2}), base.model_copy(update={"orders": 0})
