@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from optuna.distributions import FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from ampflow.tuning import draft
 from ampflow.tuning.draft import Draft, Journal
 from ampflow.tuning.storage import open_storage
 from ampflow.tuning.study import open_study, prepare_study
@@ -82,8 +84,13 @@ def commits() -> Iterator[list[Any]]:
 
 # However many epochs are reported, a short trial costs a database the same few transactions.
 def test_transactions_of_a_trial(
-    make_spec: Any, trainer: FakeTrainer, tmp_path: Path, commits: list[Any]
+    make_spec: Any,
+    trainer: FakeTrainer,
+    tmp_path: Path,
+    commits: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(draft, "_WAIT", math.inf)  # short, however slow the machine is
     counts = []
     for epochs in (3, 30):
         url = f"sqlite:///{tmp_path}/{epochs}.db"
