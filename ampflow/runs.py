@@ -142,9 +142,12 @@ def find_run(name: str, states: Mapping[str, State]) -> Run:
     """
     going = [run for run in list_runs() if states.get(run.name) in ("queued", "running", "unknown")]
     found = [run for run in list_runs() if run.name.startswith(name)] if name else going
-    if len(found) != 1:
-        what = "no such run" if name else f"{len(found)} runs go on"
-        raise OptionError(f"{name}: {what}" if name else what, "ampflow status lists them")
+    if not found:
+        raise OptionError(f"{name}: no such run" if name else "no run goes on", "ampflow status")
+    if len(found) > 1:
+        names = ", ".join(run.name for run in found)
+        what = f"{name}: several runs" if name else f"{len(found)} runs go on"
+        raise OptionError(f"{what}: {names}", "say which one")
     return found[0]
 
 

@@ -66,8 +66,12 @@ def test_several_runs_need_a_name() -> None:
     states = {first.name: "running", second.name: "running"}
     with pytest.raises(OptionError, match="2 runs go on"):
         find_run("", states)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=f"several runs: .*{first.name}"):
+        find_run(first.name[:4], {})
     with pytest.raises(OptionError, match="no such run"):
         find_run("nonsense", {})
+    with pytest.raises(OptionError, match="no run goes on"):
+        find_run("", {})
 
 
 def test_old_runs_are_forgotten() -> None:

@@ -52,10 +52,13 @@ def _described(profile: Profile) -> str:
     if profile.scheduler == "local":
         return "a worker a core"
     queue = f", queue {profile.queue}" if profile.queue else ""
-    gpus = f", {profile.gpus} GPUs" if profile.gpus else ""
+    counts = {
+        "core": profile.cores, "GPU": profile.gpus, "worker": profile.workers_per_job
+    }  # fmt: skip
+    each = ", ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in counts.items() if n)
     return (
-        f"{profile.scheduler}{queue}: up to {profile.maximum_jobs} jobs of {profile.walltime}, "
-        f"{profile.cores} cores, {profile.memory}{gpus}, {profile.workers_per_job} workers"
+        f"{profile.scheduler}{queue}: at most {profile.maximum_jobs} at a time, "
+        f"{profile.walltime} each, with {each}, {profile.memory}"
     )
 
 

@@ -39,7 +39,7 @@ _EMBEDDED = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
 
 
 @contextmanager
-def prefect_engine(bars: Bars = watch, cluster: str = "") -> Iterator[None]:
+def prefect_engine(bars: Bars = watch, cluster: str = "", run: str = "") -> Iterator[None]:
     """Let flows run: against the server of PREFECT_API_URL, or one of their own meanwhile.
 
     Best entered before prefect is imported: the server starts while the imports go on.
@@ -50,6 +50,8 @@ def prefect_engine(bars: Bars = watch, cluster: str = "") -> Iterator[None]:
         What shows the progress of starting.
     cluster
         Profile of the cluster whose jobs are to reach the server.
+    run
+        Name of the run, by which its flows are found in Prefect.
 
     Raises
     ------
@@ -60,7 +62,7 @@ def prefect_engine(bars: Bars = watch, cluster: str = "") -> Iterator[None]:
     host = host_for(cluster)
     if url := use_server():
         _check_reachable(url, host, cluster)
-        with _settings(url, os.environ.get(_SECRET, "")):
+        with _settings(url, os.environ.get(_SECRET, "")), _named(run):
             yield
         return
     port = free_port(host)
@@ -76,7 +78,7 @@ def prefect_engine(bars: Bars = watch, cluster: str = "") -> Iterator[None]:
 
         wait_until_healthy(url, server)
         progress(1, 1)
-        with _settings(url, secret):
+        with _settings(url, secret), _named(run):
             yield
     finally:
         _flush_log()
@@ -115,6 +117,19 @@ def _settings(url: str, secret: str) -> Iterator[None]:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: secret or None}):
+        yield
+
+
+@contextmanager
+def _named(run: str) -> Iterator[None]:
+    """Tag the flows with the run's name, and end those of runs that were killed."""
+    from prefect import tags
+
+    from ampflow.cli.crashed import tell_crashed
+    from ampflow.cli.runs import run_states
+
+    tell_crashed([name for name, state in run_states().items() if state == "killed"])
+    with tags(*filter(None, [run])):
         yield
 
 

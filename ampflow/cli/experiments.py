@@ -128,8 +128,8 @@ def _run(experiment: Experiment) -> None:
     refuse_heavy_work(experiment.cluster, "ampflow run")
     with (
         step_bars() as bars,
-        recorded(experiment, bars.lines),
-        prefect_engine(bars, experiment.cluster),
+        recorded(experiment, bars.lines) as name,
+        prefect_engine(bars, experiment.cluster, name),
     ):
         from flows.pipeline import pipeline
 

@@ -78,4 +78,4 @@ def cancel(
         )
     chosen = known if everything else ids or []
     cancel_jobs(chosen)
-    typer.echo(f"Cancelled {len(chosen)} jobs.")
+    typer.echo(f"Cancelled {', '.join(chosen) or 'nothing'}.")

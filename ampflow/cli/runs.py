@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ampflow.experiment import Experiment
     from ampflow.runs import Run, State
 
-__all__ = ["detach", "recorded", "register"]
+__all__ = ["detach", "recorded", "register", "run_states"]
 
 _RUN = "AMPFLOW_RUN"  # name of the detached run that this process does
 _LOOK = 1.0  # seconds between two looks at whether to stop
@@ -46,7 +46,7 @@ def status(name: RunArgument = "") -> None:
     """
     from ampflow.runs import list_runs
 
-    runs, states = list_runs(), _states()
+    runs, states = list_runs(), run_states()
     if name:
         _show(_find(name, states), states)
         return
@@ -66,7 +66,7 @@ def stop(name: RunArgument = "") -> None:
     """Stop a run, by default the one that goes on. The same command later goes on from there."""
     from ampflow.runs import find_run
 
-    states = _states()
+    states = run_states()
     run = find_run(name, states)
     if states[run.name] not in ("queued", "running", "unknown"):
         raise OptionError(f"{run.name}: {states[run.name]} already", "ampflow status")
@@ -136,8 +136,10 @@ def _start(run: Run) -> None:
 
 
 @contextmanager
-def recorded(experiment: Experiment, lines: Callable[[], list[str]]) -> Iterator[None]:
+def recorded(experiment: Experiment, lines: Callable[[], list[str]]) -> Iterator[str]:
     """Record that this process does a run, so that `ampflow status` and `stop` find it.
+
+    Yields its name.
 
     A detached run whose job is about to end stops here, and submits itself again.
 
@@ -156,7 +158,7 @@ def recorded(experiment: Experiment, lines: Callable[[], list[str]]) -> Iterator
     watch = _Watch(run.begin(), lines)
     code = 1
     try:
-        yield
+        yield run.name
         code = 0
     except KeyboardInterrupt:
         code = 130
@@ -207,7 +209,8 @@ class _Watch:
                 self._over.wait()
 
 
-def _states() -> dict[str, State]:
+def run_states() -> dict[str, State]:
+    """Return the state of each recorded run; the scheduler is asked where that needs it."""
     from ampflow.clusters.queue import QueueError, has_queue, queued_jobs
     from ampflow.runs import list_runs, state_of
 
@@ -251,10 +254,21 @@ def _has_ended(name: str) -> bool:
 
     until = time.monotonic() + _STOP_SECONDS
     while time.monotonic() < until:
-        states = _states()
-        if states[find_run(name, states).name] in ("stopped", "done", "failed", "killed"):
+        states = run_states()
+        run = find_run(name, states)
+        ended = states[run.name] in ("stopped", "done", "failed", "killed")
+        if ended and not _in_queue(run):
             return True
         time.sleep(_LOOK)
+    return False
+
+
+def _in_queue(run: Run) -> bool:
+    """Tell whether the job of a run is still there; not known is no."""
+    from ampflow.clusters.queue import QueueError, queued_jobs
+
+    with suppress(QueueError):
+        return bool(run.job) and any(job.id == run.job for job in queued_jobs())
     return False
 
 

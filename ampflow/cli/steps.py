@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -105,12 +104,12 @@ def run_flow(name: str, experiment: Experiment) -> Any:
     from ampflow.cli.runs import recorded
     from ampflow.clusters.machine import refuse_heavy_work
 
-    refuse_heavy_work(experiment.cluster, f"ampflow {name}")
+    # One training is not for jobs: it is done here.
+    refuse_heavy_work("" if name == "train" else experiment.cluster, f"ampflow {name}")
     with (
         step_bars() as bars,
-        # `ampflow jobs` knows from the record where to look for what a job is training.
-        recorded(experiment, bars.lines) if experiment.cluster else nullcontext(),
-        prefect_engine(bars, experiment.cluster),
+        recorded(experiment, bars.lines) as run,
+        prefect_engine(bars, experiment.cluster, run),
     ):
         import flows
 

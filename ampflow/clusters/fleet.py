@@ -122,7 +122,7 @@ class Fleet:
         """Say how many jobs there are, in a few words."""
         states = [job.state for job in self._queue.values()]
         counts = {state: states.count(state) for state in dict.fromkeys(states)}
-        return ", ".join(f"{count} jobs {state}" for state, count in counts.items())
+        return ", ".join(f"{n} job{'s' * (n > 1)} {state}" for state, n in counts.items())
 
     def retire(self, worker: str) -> None:
         """Let the worker at this address end: its job is about to."""

@@ -174,7 +174,7 @@ def _options(profile: Profile, name: str, folder: Path) -> dict[str, Any]:
         "processes": profile.workers_per_job,
         "memory": _binary(profile.memory),
         "interface": profile.interface or None,
-        "local_directory": profile.scratch or None,
+        "local_directory": _scratch(profile.scratch) or None,
         "death_timeout": _DEATH_SECONDS,
         "worker_extra_args": ["--no-dashboard"],
         "job_script_prologue": _prologue(profile, folder),
@@ -206,6 +206,11 @@ def _resources(profile: Profile) -> dict[str, Any]:
         case _:
             spec = f"select=1:ncpus={cores}:mem={pbs_format_bytes_ceil(memory)}"
             return {"resource_spec": spec + (f":ngpus={gpus}" if gpus else "")}
+
+
+def _scratch(folder: str) -> str:
+    """Return a folder as a word of the shell; /tmp for variables that a node does not have."""
+    return folder and '"' + re.sub(r"\$(\w+)|\$\{(\w+)\}", r"${\1\2:-/tmp}", folder) + '"'
 
 
 def _binary(memory: str) -> str:

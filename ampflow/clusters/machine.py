@@ -16,7 +16,7 @@ __all__ = ["address_for_jobs", "refuse_heavy_work"]
 
 
 def address_for_jobs(profile: Profile) -> str:
-    """Return the address by which jobs reach this machine.
+    """Return the address by which jobs reach this machine; without an interface, Dask's choice.
 
     Raises
     ------
@@ -24,7 +24,10 @@ def address_for_jobs(profile: Profile) -> str:
         If the machine does not have the profile's interface.
     """
     if not profile.interface:
-        return socket.gethostbyname(socket.gethostname())
+        from distributed.utils import get_ip  # slow, and only runs on clusters come here
+
+        # Not what the host name stands for: on many machines that is loopback.
+        return str(get_ip())
     found = psutil.net_if_addrs()
     for address in found.get(profile.interface, []):
         if address.family == socket.AF_INET:
@@ -64,11 +67,19 @@ def refuse_heavy_work(cluster: str, command: str) -> None:
             raise OptionError(
                 f"{socket.gethostname()} is a login node of {shelved.name}: "
                 "heavy work is not allowed here",
-                f"{command} --cluster {shelved.name}, which does the work in jobs"
-                + (
-                    f"; or {command} --cluster {shelved.name} --detach, "
-                    "which goes on when you log out"
-                    if " run" in command
-                    else ""
-                ),
+                _instead(command, shelved.name),
             )
+
+
+def _instead(command: str, cluster: str) -> str:
+    in_jobs = f"{command} --cluster {cluster}"
+    match command.split()[-1]:
+        case "run":
+            return (
+                f"{in_jobs}, which does the work in jobs; or {in_jobs} --detach, "
+                "which goes on when you log out"
+            )
+        case "tune" | "fingerprint":
+            return f"{in_jobs}, which does the work in jobs"
+        case _:
+            return f"{command} within a job: srun --pty bash, or qsub -I"

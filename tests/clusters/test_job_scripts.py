@@ -1,6 +1,7 @@
 # ruff: noqa: E501 - scripts have long lines
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,7 +71,7 @@ export AMPFLOW_JOB_MARGIN=60
 export AMPFLOW_STOP=/shared/jobs/ampflow-1a2b3c/stop
 export OMP_NUM_THREADS=1
 module load anaconda3
-PYTHON -m distributed.cli.dask_worker tls://DRIVER:PORT --name ampflow-1a2b3c-0 --nthreads 1 --memory-limit 0 --nworkers 4 --nanny --death-timeout 120 --local-directory $TMPDIR --no-dashboard --interface ib0 --protocol tls:// --tls-ca-file /shared/jobs/ampflow-1a2b3c/ca_file.pem --tls-cert /shared/jobs/ampflow-1a2b3c/worker_cert.pem --tls-key /shared/jobs/ampflow-1a2b3c/worker_key.pem
+PYTHON -m distributed.cli.dask_worker tls://DRIVER:PORT --name ampflow-1a2b3c-0 --nthreads 1 --memory-limit 0 --nworkers 4 --nanny --death-timeout 120 --local-directory "${TMPDIR:-/tmp}" --no-dashboard --interface ib0 --protocol tls:// --tls-ca-file /shared/jobs/ampflow-1a2b3c/ca_file.pem --tls-cert /shared/jobs/ampflow-1a2b3c/worker_cert.pem --tls-key /shared/jobs/ampflow-1a2b3c/worker_key.pem
 """,
     "torque": """\
 #!/usr/bin/env bash
@@ -150,6 +151,22 @@ def test_the_script_of_a_detached_run() -> None:
     log = Path("/state/runs/r.log")
     assert driver_script(PROFILES["slurm"], log, command) == DRIVER
     assert driver_script(PROFILES["torque"], log, command) == DRIVER_TORQUE
+
+
+@pytest.mark.parametrize(
+    ("scratch", "folder"),
+    [("$FAST/me", "/fast disk/me"), ("${SLOW}", "/tmp"), ("/a b", "/a b")],
+)
+def test_scratch_on_a_node(scratch: str, folder: str) -> None:
+    # A variable that a node lacks must not make the next option its value.
+    profile = Profile(scheduler="slurm", walltime="01:00:00", scratch=scratch)
+    command = job_script(profile, "ampflow-x", FOLDER).splitlines()[-1]
+    said = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {command}"],
+        env={"FAST": "/fast disk"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    words = said.stdout.splitlines()
+    assert words[words.index("--local-directory") + 1] == folder
 
 
 def test_settings_of_dask_jobqueue_do_not_get_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ampflow.clusters.machine import address_for_jobs, refuse_heavy_work
@@ -34,6 +35,15 @@ def test_heavy_work_on_a_login_node_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("login_node")
+def test_what_has_no_jobs_goes_into_one() -> None:
+    # Only options that a command has are recommended.
+    with pytest.raises(OptionError) as error:
+        refuse_heavy_work("", "ampflow train")
+    assert "--cluster" not in error.value.hint
+    assert "ampflow train within a job" in error.value.hint
+
+
+@pytest.mark.usefixtures("login_node")
 def test_a_driver_that_only_submits_is_allowed() -> None:
     refuse_heavy_work("mine", "ampflow run")
 
@@ -53,6 +63,20 @@ def test_other_machines_are_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_address_is_the_interfaces() -> None:
     profile = Profile(scheduler="slurm", walltime="01:00:00", interface="lo")
     assert address_for_jobs(profile) == "127.0.0.1"
+
+
+def test_without_an_interface_it_is_no_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Debian has the host's own name stand for loopback, where no job on another node comes.
+    monkeypatch.setattr(socket, "gethostbyname", lambda _: "127.0.1.1")
+    outer = [
+        address.address
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family == socket.AF_INET and not address.address.startswith("127.")
+    ]
+    if not outer:
+        pytest.skip("this machine has only loopback")
+    assert address_for_jobs(Profile(scheduler="slurm", walltime="01:00:00")) in outer
 
 
 def test_no_such_interface() -> None:
