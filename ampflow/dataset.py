@@ -130,6 +130,10 @@ class Structures(ABC):
 class Derivatives:
     """Derivatives of fingerprints by positions: a block for each atom that an atom depends on.
 
+    Derivatives by strain are two more blocks of each atom, as if two atoms behind the structure's
+    last moved: minus the derivatives by the strain, divided by the volume, xx yy zz and yz xz xy.
+    So what makes forces of them makes the stress.
+
     Parameters
     ----------
     starts
@@ -137,7 +141,7 @@ class Derivatives:
     moved
         (blocks,) which atom moves, counted within the structure.
     values
-        (blocks, 3, features) float32, 1/Å.
+        (blocks, 3, features) float32, 1/Å; of strain 1/Å³.
     """
 
     starts: NDArray[np.int64]
@@ -169,7 +173,10 @@ class Dataset(Structures):
     forces
         (atoms, 3) eV/Å, or None where some structure has none.
     derivatives
-        Of the fingerprints, which training on forces needs; None where they were not computed.
+        Of the fingerprints, which training on forces or stresses needs; None where they were not
+        computed.
+    stresses
+        (structures, 6) eV/Å³, xx yy zz yz xz xy, or None where some structure has none.
     """
 
     fingerprints: NDArray[np.float64]
@@ -178,6 +185,7 @@ class Dataset(Structures):
     energies: NDArray[np.float64]
     forces: NDArray[np.float64] | None = None
     derivatives: Derivatives | None = None
+    stresses: NDArray[np.float64] | None = None
 
     @property
     def features(self) -> int:
@@ -208,4 +216,5 @@ class Dataset(Structures):
             energies=self.energies[indices],
             forces=None if self.forces is None else self.forces[atoms],
             derivatives=None if self.derivatives is None else self.derivatives.take(atoms),
+            stresses=None if self.stresses is None else self.stresses[indices],
         )

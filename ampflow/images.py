@@ -16,7 +16,7 @@ from ampflow.contacts import nearest_pairs
 from ampflow.digests import digest
 from ampflow.errors import DataError
 
-__all__ = ["Frame", "Image", "Rejected", "check_frames"]
+__all__ = ["Frame", "Image", "Rejected", "check_frames", "voigt"]
 
 
 class Frame(NamedTuple):
@@ -34,6 +34,9 @@ class Frame(NamedTuple):
         eV, or None.
     forces
         eV/Å as the file has them (constraints are not applied), or None.
+    stress
+        (6,) eV/Å³, xx yy zz yz xz xy, or None; as ASE counts it, positive where the cell wants to
+        shrink.
     """
 
     numbers: NDArray[np.int64]
@@ -42,12 +45,13 @@ class Frame(NamedTuple):
     pbc: NDArray[np.bool_]
     energy: float | None
     forces: NDArray[np.float64] | None
+    stress: NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, atoms: Atoms) -> Self:
         """Take a structure as ASE read it, with its results."""
         results = atoms.calc.results if atoms.calc is not None else {}
-        energy, forces = results.get("energy"), results.get("forces")
+        energy, forces, stress = (results.get(name) for name in ("energy", "forces", "stress"))
         return cls(
             np.asarray(atoms.numbers, dtype=np.int64),
             np.asarray(atoms.positions, dtype=np.float64),
@@ -55,6 +59,7 @@ class Frame(NamedTuple):
             np.asarray(atoms.pbc, dtype=np.bool_),
             None if energy is None else float(energy),
             None if forces is None else np.asarray(forces, dtype=np.float64),
+            None if stress is None else voigt(np.asarray(stress, dtype=np.float64)),
         )
 
     @property
@@ -66,6 +71,22 @@ class Frame(NamedTuple):
             cell=self.cell,
             pbc=self.pbc,
         )
+
+
+def voigt(stress: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a stress, (3, 3), (9,) or (6,), as xx yy zz yz xz xy.
+
+    Raises
+    ------
+    ValueError
+        If it has another shape.
+    """
+    if stress.shape == (6,):
+        return stress
+    if stress.size != 9:
+        raise ValueError(f"a stress of shape {stress.shape}")
+    whole = stress.reshape(3, 3)
+    return np.asarray(((whole + whole.T) / 2).ravel()[[0, 4, 8, 5, 2, 1]])
 
 
 @dataclass(frozen=True)
@@ -102,6 +123,11 @@ class Image:
     def forces(self) -> NDArray[np.float64] | None:
         """(atoms, 3) eV/Å, or None."""
         return self.frame.forces
+
+    @property
+    def stress(self) -> NDArray[np.float64] | None:
+        """(6,) eV/Å³, xx yy zz yz xz xy, or None."""
+        return self.frame.stress
 
 
 @dataclass(frozen=True)
@@ -166,7 +192,7 @@ def _geometry(frame: Frame) -> str:
 
 def _bad_numbers(frame: Frame, known: frozenset[int]) -> str:
     """Say what is missing, not finite, or unknown."""
-    numbers, positions, cell, _, energy, forces = frame
+    numbers, positions, cell, _, energy, forces, stress = frame
     if not len(numbers):
         return "it has no atoms"
     if not _finite(positions):
@@ -181,6 +207,8 @@ def _bad_numbers(frame: Frame, known: frozenset[int]) -> str:
         return f"it has {len(numbers)} atoms, but forces of shape {forces.shape}"
     if forces is not None and not _finite(forces):
         return f"the force on atom {_first_bad(forces)} is not a finite number"
+    if stress is not None and not _finite(stress):
+        return "its stress has a value that is not a finite number"
     unknown = sorted(set(numbers.tolist()) - known)
     if unknown:
         from ase.data import chemical_symbols

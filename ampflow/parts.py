@@ -28,7 +28,7 @@ from ampflow.values import LONG, REMAKE, MissingValueError, read_value, write_va
 
 __all__ = ["PART_SCHEMA", "DamagedError", "Part", "write_part"]
 
-PART_SCHEMA = 3
+PART_SCHEMA = 4
 """Raised whenever older programs could misread a part."""
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -107,6 +107,7 @@ def write_structures(
         "pbc": _stacked([frame.pbc for frame in frames], (3,), np.bool_),
         "energy": _stacked([frame.energy for frame in frames], ()),
         "has_forces": _stacked([frame.forces is not None for frame in frames], (), np.bool_),
+        "stress": _stacked([_stress(frame) for frame in frames], (6,)),
         "geometry": geometries,
         "formula": _stacked(
             [formulas.setdefault(f, len(formulas)) for f in map(_formula, frames)], (), np.int32
@@ -135,6 +136,10 @@ def _stacked(values: list[Any], shape: tuple[int, ...], dtype: Any = np.float64)
 
 def _forces(frame: Frame) -> NDArray[np.float64]:
     return np.full(frame.positions.shape, np.nan) if frame.forces is None else frame.forces
+
+
+def _stress(frame: Frame) -> NDArray[np.float64]:
+    return np.full(6, np.nan) if frame.stress is None else frame.stress
 
 
 def _formula(frame: Frame) -> str:

@@ -138,6 +138,7 @@ class FingerprintStore:
             record["pbc"][0],
             float(record["energy"][0]),
             record["forces"] if record["has_forces"][0] else None,
+            None if np.isnan(record["stress"][0]).any() else record["stress"][0],
         )
         return Image(
             frame,
@@ -155,7 +156,7 @@ class FingerprintStore:
         offsets = np.concatenate([[0], np.cumsum(self._rows["atoms"][chosen])]).astype(np.int64)
         fingerprints = np.empty((offsets[-1], len(self.header["features"])))
         numbers = np.empty(offsets[-1], dtype=np.int64)
-        forces = np.empty((offsets[-1], 3))
+        forces, stresses = np.empty((offsets[-1], 3)), np.empty((len(chosen), 6))
         all_forces = True
         for where, part, rows in self.runs(chosen):
             run = slice(int(rows.min()), int(rows.max()) + 1)
@@ -166,9 +167,11 @@ class FingerprintStore:
             fingerprints[target] = values["values"][source]
             numbers[target] = structures["numbers"][source]
             forces[target] = structures["forces"][source]
+            stresses[where] = structures["stress"][rows - run.start]
             all_forces &= bool(structures["has_forces"][rows - run.start].all())
-        energies = self._rows["energies"][chosen]
-        return Dataset(fingerprints, numbers, offsets, energies, forces if all_forces else None)
+        energies, known = self._rows["energies"][chosen], not np.isnan(stresses).any()
+        arrays = fingerprints, numbers, offsets, energies, forces if all_forces else None
+        return Dataset(*arrays, stresses=stresses if known else None)
 
     def close(self) -> None:
         """Close all files; they are opened again when they are used again."""

@@ -81,6 +81,8 @@ def _write_extxyz(store: FingerprintStore, path: Path, progress: Progress) -> No
                 labels: dict[str, Any] = {"energy": image.energy}
                 if image.forces is not None:
                     labels["forces"] = image.forces
+                if image.stress is not None:
+                    labels["stress"] = image.stress
                 atoms.calc = SinglePointCalculator(atoms, **labels)
                 atoms.arrays["fingerprints"] = data.fingerprints[start:stop]
                 ase.io.write(stream, atoms, format="extxyz")

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ampflow.images import Frame
+from ampflow.images import Frame, voigt
 
 __all__ = ["MAGIC", "Trajectory"]
 
@@ -70,10 +70,11 @@ class Trajectory:
         numbers = self._array(shared["numbers."], "i")
         positions = self._array(item["positions."], "f")
         forces = self._array(results["forces."], "f") if "forces." in results else None
+        stress = self._array(results["stress."], "f") if "stress." in results else None
         usual = (
             # An array has a point behind its name.
             not {"numbers", "calculator"} & item.keys()
-            and not {"energy.", "forces"} & results.keys()
+            and not {"energy.", "forces", "stress"} & results.keys()
             and isinstance(energy, float | int | None)
             and numbers.shape == (len(numbers),)
             and positions.shape == (len(numbers), 3)
@@ -84,7 +85,8 @@ class Trajectory:
         if not usual:
             raise ValueError
         number = None if energy is None else float(energy)
-        return Frame(numbers.astype(np.int64), positions, cell, pbc, number, forces)
+        found = None if stress is None else voigt(stress)
+        return Frame(numbers.astype(np.int64), positions, cell, pbc, number, forces, found)
 
     @cached_property
     def _first(self) -> dict[str, Any]:

@@ -119,7 +119,8 @@ def train_winner(
 def _predict(store: FingerprintStore, splits: Splits, fit: Fit, options: Training) -> pd.DataFrame:
     index = store.index
     files = [file["path"] for file in store.header["files"]]
-    energies = options.model_copy(update={"force_weight": 0.0, "device": "cpu"})
+    changes = {"force_weight": 0.0, "stress_weight": 0.0, "device": "cpu"}
+    energies = options.model_copy(update=changes)
     frames = []
     for part in PARTS:
         chosen = getattr(splits, part)

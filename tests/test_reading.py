@@ -27,9 +27,16 @@ from ampflow.trajectories import Trajectory
 KNOWN = frozenset(range(1, 87))
 
 
-def labelled(atoms: Atoms, energy: float | None = -1.0, forces: np.ndarray | None = None) -> Atoms:
+def labelled(
+    atoms: Atoms,
+    energy: float | None = -1.0,
+    forces: np.ndarray | None = None,
+    stress: np.ndarray | None = None,
+) -> Atoms:
     atoms = atoms.copy()
     atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    if stress is not None:
+        atoms.calc.results["stress"] = stress
     return atoms
 
 
@@ -44,10 +51,10 @@ def water(shift: float = 0.0) -> Atoms:
 
 
 @pytest.mark.parametrize("name", ["a.traj", "a.extxyz", "a.xyz", "a.db"])
-def test_reads_every_format_with_energy_and_forces(tmp_path: Path, name: str) -> None:
-    # Energies and forces come back as they were written, structure by structure, in order.
-    forces = np.arange(9.0).reshape(3, 3)
-    images = [labelled(water(0.01 * i), -1.0 - i, forces) for i in range(3)]
+def test_reads_every_format_with_its_labels(tmp_path: Path, name: str) -> None:
+    # All labels come back as they were written, structure by structure, in order.
+    forces, stress = np.arange(9.0).reshape(3, 3), np.arange(6.0)
+    images = [labelled(water(0.01 * i), -1.0 - i, forces, stress if i else None) for i in range(3)]
     path = tmp_path / name
     if path.suffix == ".db":
         with connect(path) as database:
@@ -59,7 +66,21 @@ def test_reads_every_format_with_energy_and_forces(tmp_path: Path, name: str) ->
     assert [item.energy for item in found] == pytest.approx([-1.0, -2.0, -3.0])
     assert [item.index for item in found] == [0, 1, 2]
     np.testing.assert_allclose(found[2].forces, forces)
+    np.testing.assert_allclose(found[2].stress, stress)
+    assert found[0].stress is None
     assert count_images([path]) == 3
+
+
+def test_a_stress_may_be_a_matrix(tmp_path: Path) -> None:
+    # Nine components are six, in Voigt's order; what is no stress is an error.
+    matrix = np.array([[1.0, 6, 5], [6, 2, 4], [5, 4, 3]])
+    ase.io.write(tmp_path / "a.traj", labelled(water(), stress=matrix))
+    ase.io.write(tmp_path / "b.traj", labelled(water(), stress=np.full(6, np.nan)))
+    ase.io.write(tmp_path / "c.traj", labelled(water(), stress=np.zeros(5)))
+    good, nan, short = read(*(tmp_path / f"{name}.traj" for name in "abc"))
+    np.testing.assert_array_equal(good.stress, [1, 2, 3, 4, 5, 6])
+    assert "stress" in nan.reason
+    assert "stress" in short.reason
 
 
 def test_forces_of_fixed_atoms_are_kept(tmp_path: Path) -> None:

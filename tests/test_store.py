@@ -22,7 +22,8 @@ def make_image(index: int, forces: bool = True) -> Image:
     atoms.pbc = (True, True, index % 2 == 0)
     values = np.random.default_rng(index).normal(size=(len(atoms), 3))
     geometry = digest(atoms.numbers, atoms.positions, np.asarray(atoms.cell), atoms.pbc)
-    frame = Frame.of(atoms)._replace(energy=-float(index), forces=values if forces else None)
+    labels = {"forces": values, "stress": values[0].repeat(2)} if forces else {}
+    frame = Frame.of(atoms)._replace(energy=-float(index), **labels)
     return Image(frame, Path("/x"), index, geometry)
 
 
@@ -53,6 +54,7 @@ def test_what_is_written_is_read(tmp_path: Path, make_store) -> None:
         np.testing.assert_array_equal(store.fingerprints(index), features(image))
         assert found.atoms == image.atoms
         np.testing.assert_array_equal(found.forces, image.forces)
+        np.testing.assert_array_equal(found.stress, image.stress)
         assert (found.energy, found.index) == (image.energy, image.index)
         assert found.file == Path("/x/a.traj")
 
@@ -68,12 +70,16 @@ def test_load_gathers_structures_in_the_order_asked(tmp_path: Path, make_store) 
     )
     np.testing.assert_array_equal(data.offsets, [0, 3, 4, 7])
     np.testing.assert_array_equal(data.forces, np.concatenate([images[i].forces for i in chosen]))
+    np.testing.assert_array_equal(data.stresses, [images[i].stress for i in chosen])
 
 
-def test_forces_are_none_where_a_structure_has_none(tmp_path: Path, make_store) -> None:
+def test_labels_are_none_where_a_structure_has_none(tmp_path: Path, make_store) -> None:
     # A label that only some structures have is not made up for the others.
     make_store(forces=False)
-    assert FingerprintStore(tmp_path / "a.lmdb").load().forces is None
+    data = FingerprintStore(tmp_path / "a.lmdb").load()
+    assert data.forces is None
+    assert data.stresses is None
+    assert FingerprintStore(tmp_path / "a.lmdb").image(0).stress is None
 
 
 def test_every_subset_in_any_order(tmp_path: Path, make_store) -> None:

@@ -13,6 +13,7 @@ _LACKS: dict[str, Callable[[Any], bool]] = {
     "loss": lambda value: value == "huber",
     "optimizer": lambda value: value == "lbfgs",
     "force_weight": lambda value: value > 0,
+    "stress_weight": lambda value: value > 0,
     "clip": lambda value: value > 0,
     "ema_decay": lambda value: value > 0,
     "device": lambda value: value == "cuda",

@@ -45,13 +45,20 @@ class Training(Section):
         "squared one, or Huber's, which is squared below `huber_delta` and linear above.",
     )
     huber_delta: float = option(
-        0.1, "Where Huber's loss becomes linear.", "eV, and eV/Å for forces", gt=0
+        0.1, "Where Huber's loss becomes linear.", "eV, eV/Å for forces, eV/Å³ for stresses", gt=0
     )
     force_weight: float = option(
         0.0,
         "Adds this times the loss of the force components, a mean over each structure; 0: energies "
         "alone are trained on. Needs forces in every structure.",
         "Å",
+        ge=0,
+    )
+    stress_weight: float = option(
+        0.0,
+        "Adds this times the loss of the stress components, a mean over the six of each structure; "
+        "0: no stresses are trained on. Needs a stress in every structure.",
+        "Å³",
         ge=0,
     )
     optimizer: Literal["adam", "adamw", "lbfgs"] = option(
@@ -143,6 +150,11 @@ class Training(Section):
         if self.backend == "amptorch":
             refuse_for_amptorch({name: [value] for name, value in self})
         return self
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether training needs the derivatives of the fingerprints."""
+        return self.force_weight > 0 or self.stress_weight > 0
 
     def decisive(self, exclude: Collection[str] = ()) -> dict[str, Any]:
         """Return the options that the result depends on, but for `exclude`, in JSON's types.

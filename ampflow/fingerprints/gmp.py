@@ -191,13 +191,34 @@ class GMP:
         DataError
             As `compute`.
         """
+        return self._jacobian(atoms, np.zeros((0, self.num_features, 6)))
+
+    def jacobians(self, atoms: Atoms) -> tuple[csr_array, NDArray[np.float64]]:
+        """Return the derivatives of every feature by every position and by strain.
+
+        Returns
+        -------
+        jacobian, strains
+            As `jacobian` returns it, and (n_atoms, n_features, 6) by a symmetric strain ε (see
+            `vjp`), its components in Voigt's order xx, yy, zz, yz, xz, xy: a component off the
+            diagonal is half the derivative by an ε that has it on both sides of the diagonal.
+
+        Raises
+        ------
+        DataError
+            As `compute`.
+        """
+        strains = np.zeros((len(atoms), self.num_features, 6))
+        return self._jacobian(atoms, strains), strains
+
+    def _jacobian(self, atoms: Atoms, strains: NDArray[np.float64]) -> csr_array:
         from ampflow.fingerprints.jacobian import assemble, dependences, jacobian
 
         run = _Run(self, single(atoms))
         start, moved = dependences(run.pairs, len(atoms))
         data = np.zeros(3 * len(moved) * self.num_features)
         for block in self._blocks:
-            run(jacobian, block, block.slopes, start, moved, data)
+            run(jacobian, block, block.slopes, start, moved, data, strains)
         return assemble(data, start, moved, self.num_features)
 
     @cached_property

@@ -62,10 +62,13 @@ def jacobian(
     start: Integers,
     moved: Integers,
     data: Floats,
+    strains: Floats,
 ) -> bool:
     """Add derivatives to `data`: for each atom, [feature, atom it depends on, axis], flat.
 
-    `start` and `moved` are what `dependences` returns, the other arguments as in `gradients`.
+    And derivatives by strain to `strains`, [atom, feature, Voigt's xx yy zz yz xz xy], unless that
+    has no atoms. `start` and `moved` are what `dependences` returns, the other arguments as in
+    `gradients`.
     """
     known, rows = find_rows(numbers, radial)
     if known:
@@ -75,7 +78,7 @@ def jacobian(
         ones = np.ones((len(rows), features))
         separate(length(zero), multipoles, radial, combination, ones)
         places = start, moved, _columns(combination, radial)
-        _fill(zero, switch, pairs, rows, slopes, radial, multipoles, places, data)
+        _fill(zero, switch, pairs, rows, slopes, radial, multipoles, places, data, strains)
     return known
 
 
@@ -110,6 +113,7 @@ def _fill(
     multipoles: Floats,
     places: tuple[Integers, Integers, Integers],
     data: Floats,
+    strains: Floats,
 ) -> None:
     """Add what each pair contributes to the features."""
     x, y, z, one = pairs.x, pairs.y, pairs.z, four(1.0)
@@ -124,7 +128,7 @@ def _fill(
             axes = load(x, pair, one), load(y, pair, one), load(z, pair, one)
             polynomials(axes, one, parent, axis, start, monomial, coefficient, monomials, terms)
         ends = pairs.first[pair], pairs.second[pair]
-        if ends[0] == ends[1]:  # an atom and its own copy move together
+        if ends[0] == ends[1] and not len(strains):  # an atom and its own copy move together
             continue
         d = x[pair], y[pair], z[pair]
         r2 = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
@@ -136,8 +140,13 @@ def _fill(
                 radial_slopes(*steep, radial.exponent, radial.weight, exponentials, values)
                 lane, faded = pair % 4, fade(r2, switch)
                 _differentiate(zero, d, faded, lane, terms, values, radial.function, derivatives)
-                view = sigma, ends, seen
-                _spread(view, radial, slopes.parity, multipoles, derivatives, places, data)
+                _weigh(ends[seen], sigma, seen, radial, slopes.parity, multipoles, derivatives)
+                if ends[0] != ends[1]:
+                    _spread((sigma, ends, seen), radial, derivatives, places, data)
+                if len(strains):
+                    way = 1.0 - 2.0 * seen
+                    away = way * d[0], way * d[1], way * d[2]  # of the other end from this one
+                    _stretch((sigma, ends[seen]), away, radial, derivatives, places[2], strains)
 
 
 @inlined
@@ -166,11 +175,30 @@ def _differentiate(
 
 
 @helper
-def _spread(
-    view: tuple[int, tuple[int, int], int],
+def _weigh(
+    centre: int,
+    sigma: int,
+    seen: int,
     radial: Radial,
     parity: Floats,
     multipoles: Floats,
+    derivatives: Floats,
+) -> None:
+    """Make the derivatives of terms, as one end sees them, those of its features."""
+    lanes = derivatives.shape[2]
+    base = (centre * radial.width + sigma) * radial.components
+    for t in range(len(radial.component)):
+        for lane in range(lanes):
+            factor = multipoles[base + radial.component[t] * lanes + lane]
+            factor *= -parity[4 * t] if seen else 1.0  # d is from the first to the second
+            for k in range(3):
+                derivatives[t, k, lane] *= factor
+
+
+@helper
+def _spread(
+    view: tuple[int, tuple[int, int], int],
+    radial: Radial,
     derivatives: Floats,
     places: tuple[Integers, Integers, Integers],
     data: Floats,
@@ -183,18 +211,36 @@ def _spread(
     itself = _find(start, moved, centre, centre)
     neighbour = _find(start, moved, centre, other)
     features = len(data) // (3 * len(moved))
-    sign = -1.0 if seen else 1.0  # d is from the first to the second
-    lanes = derivatives.shape[2]
-    base = (centre * radial.width + sigma) * radial.components
     for t in range(len(radial.component)):
-        component = radial.component[t]
-        for lane in range(lanes):
-            column = columns[component, sigma + lane]
+        for lane in range(derivatives.shape[2]):
+            column = columns[radial.component[t], sigma + lane]
             if column >= 0:
-                factor = sign * multipoles[base + component * lanes + lane]
-                factor *= parity[4 * t] if seen else 1.0
                 at = block * features + 3 * column * count
                 for k in range(3):
-                    part = factor * derivatives[t, k, lane]
-                    data[at + 3 * neighbour + k] += part
-                    data[at + 3 * itself + k] -= part
+                    data[at + 3 * neighbour + k] += derivatives[t, k, lane]
+                    data[at + 3 * itself + k] -= derivatives[t, k, lane]
+
+
+@helper
+def _stretch(
+    view: tuple[int, int],
+    d: tuple[float, float, float],
+    radial: Radial,
+    derivatives: Floats,
+    columns: Integers,
+    strains: Floats,
+) -> None:
+    """Add what one end's features gain when a strain stretches d, the way to the other end."""
+    sigma, centre = view
+    for t in range(len(radial.component)):
+        for lane in range(derivatives.shape[2]):
+            column = columns[radial.component[t], sigma + lane]
+            if column >= 0:
+                x, y, z = derivatives[t, 0, lane], derivatives[t, 1, lane], derivatives[t, 2, lane]
+                out = strains[centre, column]
+                out[0] += x * d[0]
+                out[1] += y * d[1]
+                out[2] += z * d[2]
+                out[3] += (y * d[2] + z * d[1]) / 2
+                out[4] += (x * d[2] + z * d[0]) / 2
+                out[5] += (x * d[1] + y * d[0]) / 2

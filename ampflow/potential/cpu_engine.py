@@ -45,7 +45,8 @@ class CpuEngine:
         self._train, self._validation = source(train, network), source(validation, network)
         columns = _block_length(network, train, validation)
         self._block = _block(self._shape, columns, options.precision)
-        self._scratch = _scratch(self._shape, self._block) if options.force_weight else None
+        forces = self._train.forces
+        self._scratch = _scratch(self._shape, self._block, forces.extra) if forces else None
         self._gradient = np.zeros(network.size, options.precision)
 
     def expect(self, orders: Sequence[NDArray[np.int64]]) -> None:
@@ -70,32 +71,38 @@ class CpuEngine:
     ) -> tuple[float, float, NDArray[np.float64]]:
         """Return mean absolute error, loss and the loss's gradient over all train samples."""
         rule, mean = self._rule(kernels.DIFFERENTIATE), np.zeros(len(weights))
-        error, loss, _ = self._all(self._train, weights, rule, key, mean)
-        return error, loss, mean
+        error, loss, *_ = self._all(self._train, weights, rule, key, mean)
+        return error / len(self._train), loss / len(self._train), mean
 
-    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float]:
+    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float, float]:
         """Return mean absolute errors on the validation samples, in the scaler's unit."""
         rule = self._rule(kernels.MEASURE)._replace(dropout=0.0)
-        energy, _, force = self._all(self._validation, weights, rule, 0, np.zeros(0))
-        return energy, force
+        sums, options = self._all(self._validation, weights, rule, 0, np.zeros(0)), self._options
+        count, atoms = len(self._validation), self._validation.atoms
+        return (
+            sums[0] / count,
+            sums[2] / (3 * atoms) if options.force_weight else math.nan,
+            sums[3] / (6 * count) if options.stress_weight else math.nan,
+        )
 
     def _rule(self, mode: int, lr: float = 0.0) -> Rule:
         options = self._options
         decay = options.weight_decay if options.optimizer == "adamw" else 0.0
         loss, rate = LOSSES[options.loss], options.dropout_rate
-        kept, weight = options.ema_decay, options.force_weight
-        return Rule(mode, loss, self._delta, rate, lr, decay, options.clip, kept, weight)
+        weights = options.force_weight, options.stress_weight
+        kept = options.ema_decay
+        return Rule(mode, loss, self._delta, rate, lr, decay, options.clip, kept, *weights)
 
     def _all(
         self, part: Source, weights: NDArray[np.floating], rule: Rule, key: int, mean: Array
-    ) -> tuple[float, float, float]:
-        """Go through a part without a step, a window a batch, and return means of the errors.
+    ) -> tuple[float, float, float, float]:
+        """Go through a part without a step, a window a batch, and return sums as `_run` does.
 
         The gradient's mean over structures goes to `mean`.
         """
         none = self._gradient
         vectors = Vectors(weights, self._gradient, none, none, none)
-        total, seen = np.zeros(3), 0
+        total, seen = np.zeros(4), 0
         for number, (held, order) in enumerate(part.all()):
             count = len(order)
             # Other nodes are dropped in each window; a layer adds its number to the key.
@@ -104,18 +111,21 @@ class CpuEngine:
             seen += count
             if len(mean):
                 mean += (count / seen) * (self._gradient - mean)
-        components = math.nan if part.forces is None else part.forces.targets.size
-        return float(total[0] / seen), float(total[1] / seen), float(total[2] / components)
+        energies, loss, forces, stresses = total.tolist()
+        return energies, loss, forces, stresses
 
-    def _run(self, part: Part, forces: Forces | None, *rest: Any) -> tuple[float, float, float]:
-        """Return sums of absolute errors, of the loss, and of force components' errors."""
+    def _run(
+        self, part: Part, forces: Forces | None, *rest: Any
+    ) -> tuple[float, float, float, float]:
+        """Return sums of absolute errors, the loss, and force and stress components' errors."""
         args = (self._shape, part, *rest, self._block)
         if forces is None:
-            return (*called(kernels.epoch, *args), 0.0)
+            return (*called(kernels.epoch, *args), 0.0, 0.0)
         return called(force_kernels.epoch, *args, forces, self._scratch)  # type: ignore[no-any-return]
 
 
-def _scratch(shape: Shape, block: Block) -> Scratch:
+def _scratch(shape: Shape, block: Block, extra: int) -> Scratch:
+    """Make room for a block of any structures, which may be single atoms."""
     rows, atoms = block.values.shape
     dtype = block.values.dtype.name
     hidden = shape.layers * shape.nodes
@@ -125,7 +135,7 @@ def _scratch(shape: Shape, block: Block) -> Scratch:
         _aligned(hidden + 1, atoms, dtype),
         _aligned(shape.features, atoms, dtype),
         _aligned(atoms, -(-shape.features // 8) * 8, dtype),
-        np.zeros((atoms, 3)),
+        np.zeros(((1 + extra) * atoms, 3)),
     )
 
 

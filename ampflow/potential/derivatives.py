@@ -11,9 +11,10 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ampflow.dataset import Dataset, Derivatives, Structures
-from ampflow.errors import OptionError
+from ampflow.errors import DataError, OptionError
 from ampflow.experiment import Training
 from ampflow.fingerprints import GMP
+from ampflow.images import Image
 from ampflow.memory import fair_share, free_memory
 from ampflow.store import FingerprintStore
 from ampflow.stored import Stored
@@ -41,12 +42,12 @@ def load_parts(
     needed = _COPIES * 8 * len(store.header["features"]) * atoms
     limit = 1e9 * options.memory or fair_share()
     what = "fingerprints"
-    if options.force_weight and len(indices):
+    if options.differentiates and len(indices):
         needed += _derivatives(store, indices) * atoms
         limit, what = 1e9 * options.memory or free_memory(), "derivatives of fingerprints"
     if needed <= limit:
-        return [load_part(store, part, options.force_weight > 0) for part in parts]
-    if options.force_weight or options.device == "cuda":
+        return [load_part(store, part, options) for part in parts]
+    if options.differentiates or options.device == "cuda":
         raise OptionError(
             f"{what} need {needed / 1e9:.1f} GB, and there are {limit / 1e9:.1f}: "
             "training on forces or on a GPU needs them in memory",
@@ -64,35 +65,65 @@ def _derivatives(store: FingerprintStore, indices: NDArray[np.int64]) -> float:
     return 3.0 * found.values.nbytes / sum(map(len, structures))  # float64 is twice float32
 
 
-def load_part(store: FingerprintStore, indices: NDArray[np.int64], forces: bool) -> Dataset:
-    """Read a part of a store; with `forces`, compute the derivatives of its fingerprints.
+def load_part(store: FingerprintStore, indices: NDArray[np.int64], options: Training) -> Dataset:
+    """Read a part of a store, with the derivatives of its fingerprints if training needs them.
+
+    They are not computed where the labels that they are for are missing: training will say so.
 
     Raises
     ------
+    DataError
+        If stresses are trained on, and a structure's cell has no volume.
     StorageError
         If the store cannot be read.
     """
-    dataset = store.load(indices)
-    if not forces or dataset.forces is None:
+    dataset, strained = store.load(indices), options.stress_weight > 0
+    missing = (options.force_weight > 0 and dataset.forces is None) or (
+        strained and dataset.stresses is None
+    )
+    if missing or not options.differentiates:
         return dataset
-    structures = [store.image(int(index)).atoms for index in indices]
+    images = [store.image(int(index)) for index in indices]
+    structures = [image.atoms for image in images]
+    if strained:
+        _check_volumes(images)
     descriptor = GMP.from_config(store.header["descriptor"])
-    return replace(dataset, derivatives=differentiate(descriptor, structures))
+    return replace(dataset, derivatives=differentiate(descriptor, structures, strained=strained))
 
 
-def differentiate(descriptor: GMP, structures: Sequence[Atoms]) -> Derivatives:
-    """Return the derivatives of the fingerprints of some structures."""
-    features = descriptor.num_features
-    counts, moved, values = [], [], []
+def _check_volumes(images: Sequence[Image]) -> None:
+    for image in images:
+        if image.atoms.cell.rank < 3:
+            raise DataError(
+                f"{image.file}, structure {image.index}: a stress, but no volume of the cell",
+                "leave it out, or set stress_weight = 0",
+            )
+
+
+def differentiate(
+    descriptor: GMP, structures: Sequence[Atoms], strained: bool = False
+) -> Derivatives:
+    """Return the derivatives of the fingerprints of some structures; by strain as well."""
+    features, extra = descriptor.num_features, 2 if strained else 0
+    counts: list[int] = []
+    moved: list[NDArray[np.integer]] = []
+    values: list[NDArray[np.float32]] = []
     for atoms in structures:
-        jacobian = descriptor.jacobian(atoms)
+        if strained:
+            jacobian, strains = descriptor.jacobians(atoms)
+            strains = -strains.reshape(len(atoms), features, 2, 3) / atoms.get_volume()
+        else:
+            jacobian = descriptor.jacobian(atoms)
         rows = jacobian.indptr[::features]  # an atom's features depend on the same atoms
-        for begin, end in pairwise(rows.tolist()):
+        for atom, (begin, end) in enumerate(pairwise(rows.tolist())):
             count = (end - begin) // (3 * features)
-            counts.append(count)
+            counts.append(count + extra)
             moved.append(jacobian.indices[begin : begin + 3 * count : 3] // 3)
             block = jacobian.data[begin:end].reshape(features, count, 3)
             values.append(block.transpose(1, 2, 0).astype(np.float32))
+            if strained:
+                moved.append(len(atoms) + np.arange(2))
+                values.append(strains[atom].transpose(1, 2, 0).astype(np.float32))
     return Derivatives(
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         np.concatenate(moved).astype(np.int64),

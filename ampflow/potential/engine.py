@@ -27,21 +27,31 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 @dataclass(frozen=True)
 class ForceSamples:
-    """What training on forces needs beside `Samples`.
+    """What training on forces and stresses needs beside `Samples`.
 
     Parameters
     ----------
     targets
-        (atoms, 3) float64, in `Samples.unit` per Å.
+        (rows, 3) float64: the forces on a structure's atoms, in `Samples.unit` per Å, and where
+        `strained` two rows more, its stress, per Å³, as `Derivatives` has it. Zeros where they
+        are not trained on.
     derivatives
         Of the fingerprints as they are, not standardised.
     scales
         (features,) float64: what standardising divides fingerprints by.
+    strained
+        Whether stresses are there.
     """
 
     targets: NDArray[np.float64]
     derivatives: Derivatives
     scales: NDArray[np.float64]
+    strained: bool = False
+
+    @property
+    def extra(self) -> int:
+        """Rows of a structure beside those of its atoms."""
+        return 2 if self.strained else 0
 
 
 @dataclass(frozen=True)
@@ -120,27 +130,42 @@ def samples(
     Raises
     ------
     DataError
-        If forces are to be trained on, and some structure has none.
+        If forces, or stresses, are to be trained on, and some structure has none.
     ValueError
-        If forces are to be trained on, and the dataset has no derivatives.
+        If either are to be trained on, and the dataset has no derivatives.
     """
     targets, forces = residuals / scaler.energy, None
     if isinstance(dataset, Stored):
-        if options.force_weight:
+        if options.differentiates:
             raise ValueError("training on forces needs the structures in memory")
         return StreamedSamples(dataset, scaler, options.precision, targets, scaler.energy)
     assert isinstance(dataset, Dataset)
     features = scaler.features(dataset.fingerprints).astype(options.precision)
-    if options.force_weight:
-        if dataset.forces is None:
-            raise DataError(
-                "training.force_weight is set, but some structures have no forces",
-                "leave these structures out, or set force_weight = 0",
-            )
-        if dataset.derivatives is None:
-            raise ValueError("training on forces needs `ampflow.potential.derivatives`")
-        forces = ForceSamples(dataset.forces / scaler.energy, dataset.derivatives, scaler.scale)
+    if options.differentiates:
+        forces = _force_samples(dataset, scaler, options)
     return Samples(features, dataset.offsets, targets, scaler.energy, forces, dataset.numbers)
+
+
+def _force_samples(dataset: Dataset, scaler: Scaler, options: Training) -> ForceSamples:
+    labels = {"force": dataset.forces, "stress": dataset.stresses}
+    wanted = {"force": options.force_weight > 0, "stress": options.stress_weight > 0}
+    for name, label in labels.items():
+        if wanted[name] and label is None:
+            what = {"force": "forces", "stress": "stress"}[name]
+            raise DataError(
+                f"training.{name}_weight is set, but some structures have no {what}",
+                f"leave these structures out, or set {name}_weight = 0",
+            )
+    if dataset.derivatives is None:
+        raise ValueError("training on forces needs `ampflow.potential.derivatives`")
+    forces, stresses = dataset.forces, dataset.stresses
+    rows = np.zeros((int(dataset.offsets[-1]), 3))
+    if wanted["force"] and forces is not None:
+        rows = forces / scaler.energy
+    if wanted["stress"] and stresses is not None:
+        ends = np.repeat(dataset.offsets[1:], 2)
+        rows = np.insert(rows, ends, stresses.reshape(-1, 3) / scaler.energy, axis=0)
+    return ForceSamples(rows, dataset.derivatives, scaler.scale, wanted["stress"])
 
 
 class Engine(Protocol):
@@ -164,11 +189,11 @@ class Engine(Protocol):
     ) -> tuple[float, float, NDArray[np.float64]]:
         """Return mean absolute error, loss and the loss's gradient over all train samples."""
 
-    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float]:
+    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float, float]:
         """Return mean absolute errors on the validation samples, in the scaler's unit.
 
-        The first is that of energies per structure; the second that of force components, per Å,
-        or NaN where energies alone are trained on.
+        The first is that of energies per structure; the others those of force components, per Å,
+        and of stress components, per Å³; NaN where they are not trained on.
         """
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of a training on energies and forces, compiled.
+"""The arithmetic of a training on energies, forces and stresses, compiled.
 
 With g = dE/dx, the derivative of a structure's energy by its standardised features, forces are
 F = -Jᵀ g, where J holds the features' derivatives by the positions. A loss L(F) has
@@ -8,6 +8,9 @@ F = -Jᵀ g, where J holds the features' derivatives by the positions. A loss L(
 and Σ v g is the derivative of the energy along v. So the features' tangents v go forward through
 the layers beside the features, and the reverse runs over both: no graph, and no second derivative
 but the activation's.
+
+A stress is two more rows of forces, on which the strain's derivatives act like those by positions;
+see `ampflow.dataset.Derivatives`.
 """
 
 from __future__ import annotations
@@ -51,7 +54,8 @@ class Forces(NamedTuple):
     moved: NDArray[np.int64]  # (dependences,) the atom that moves, counted within the structure
     derivatives: Array  # (3 dependences, features filled up to whole vectors)
     scales: Array  # (features,) of the scaler
-    targets: NDArray[np.float64]  # (atoms, 3)
+    targets: NDArray[np.float64]  # (rows, 3): a structure's atoms, then its strain
+    extra: int  # rows of a structure's strain: 2 or 0
 
 
 class Scratch(NamedTuple):
@@ -66,7 +70,7 @@ class Scratch(NamedTuple):
     seconds: Array  # (layers nodes + 1, atoms)
     inputs: Array  # (features, atoms) dE/dx
     by_atom: Array  # (atoms, features filled up)
-    forces: NDArray[np.float64]  # (atoms, 3), then the loss's derivative by them
+    forces: NDArray[np.float64]  # (rows, 3), then the loss's derivative by them
 
 
 @helper
@@ -150,7 +154,8 @@ def _pull(
     by_atom, forces, a, r = scratch.by_atom, scratch.forces, 0, 0
     for place in range(start, stop):
         first, last = part.runs[order[place]], part.runs[order[place] + 1]
-        forces[a : a + part.starts[last] - part.starts[first]] = 0
+        size = part.starts[last] - part.starts[first] + given.extra
+        forces[a : a + size] = 0
         for run in range(first, last):
             for atom in range(part.starts[run], part.starts[run + 1]):
                 here = block.columns[r] + atom - part.starts[run]
@@ -162,7 +167,7 @@ def _pull(
                         slope = _dot(given.derivatives, 3 * dependence + k, by_atom, here)
                         forces[moved, k] -= np.float64(slope)
             r += 1
-        a += part.starts[last] - part.starts[first]
+        a += size
 
 
 @helper
@@ -175,24 +180,47 @@ def _force_losses(
     weight: float,
     rule: Rule,
     forces: NDArray[np.float64],
-) -> tuple[float, float]:
-    """Sum absolute errors of components, and losses, each structure's mean over its components.
+) -> tuple[float, float, float]:
+    """Sum absolute errors of forces and of stresses, by component, and their weighted losses.
 
-    Forces are replaced by the losses' derivatives by them, times `weight`.
+    A structure's loss is the mean over its components. Forces and stresses are replaced by the
+    losses' derivatives by them, times `weight`.
     """
-    errors, loss, a = 0.0, 0.0, 0
+    force_errors, stress_errors, loss, row = 0.0, 0.0, 0.0, 0
     for place in range(start, stop):
         begin = part.starts[part.runs[order[place]]]
-        end = part.starts[part.runs[order[place] + 1]]
-        share = 1 / (3 * (end - begin))
-        for atom in range(begin, end):
-            for k in range(3):
-                error = forces[a, k] - given.targets[atom, k]
-                value, slope = loss_of(rule.loss, rule.delta, error)
-                errors += abs(error)
-                loss += share * value
-                forces[a, k] = weight * share * slope
-            a += 1
+        size = part.starts[part.runs[order[place] + 1]] - begin
+        target = begin + given.extra * order[place]
+        share = rule.force_weight / (3 * size)
+        for i in range(size):
+            errors, value = _compare(given, target + i, forces, row + i, share, weight, rule)
+            force_errors, loss = force_errors + errors, loss + value
+        share = rule.stress_weight / 6
+        for i in range(size, size + given.extra):
+            errors, value = _compare(given, target + i, forces, row + i, share, weight, rule)
+            stress_errors, loss = stress_errors + errors, loss + value
+        row += size + given.extra
+    return force_errors, stress_errors, loss
+
+
+@inlined
+def _compare(
+    given: Forces,
+    target: int,
+    forces: NDArray[np.float64],
+    row: int,
+    share: float,
+    weight: float,
+    rule: Rule,
+) -> tuple[float, float]:
+    """Return the sum of a row's absolute errors and its loss; see `_force_losses`."""
+    errors, loss = 0.0, 0.0
+    for k in range(3):
+        error = forces[row, k] - given.targets[target, k]
+        value, slope = loss_of(rule.loss, rule.delta, error)
+        errors += abs(error)
+        loss += share * value
+        forces[row, k] = weight * share * slope
     return errors, loss
 
 
@@ -225,7 +253,7 @@ def _push(
                 for f in range(shape.features):
                     scratch.tangents[f, here] = by_atom[here, f] / given.scales[f]
             r += 1
-        a += part.starts[last] - part.starts[first]
+        a += part.starts[last] - part.starts[first] + given.extra
 
 
 @helper
@@ -274,13 +302,14 @@ def epoch(
     block: Block,
     given: Forces,
     scratch: Scratch,
-) -> tuple[float, float, float]:
-    """Do what `kernels.epoch` does, with the loss of forces added, times `rule.force_weight`.
+) -> tuple[float, float, float, float]:
+    """Do what `kernels.epoch` does, with the losses of forces and stresses added.
 
     Returns the sums of absolute errors of energies, of losses, and of absolute errors of force
-    components.
+    and of stress components.
     """
-    energies, loss, forces, seen, start = 0.0, 0.0, 0.0, 0 * steps, 0 * steps
+    energies, loss, seen, start = 0.0, 0.0, 0 * steps, 0 * steps
+    forces, stresses = 0.0, 0.0
     for stop in ends:
         if rule.mode > MEASURE:
             vectors.gradient[:] = 0
@@ -299,11 +328,10 @@ def epoch(
                 begin, last = block.begins[network], block.ends[network]
                 _differentiate(shape, own, scratch, begin, last)
             _pull(shape, part, given, order, place, after, block, scratch)
-            share *= rule.force_weight
-            errors, value = _force_losses(
+            errors, more, value = _force_losses(
                 part, given, order, place, after, share, rule, scratch.forces
             )
-            forces, loss = forces + errors, loss + rule.force_weight * value
+            forces, stresses, loss = forces + errors, stresses + more, loss + value
             if rule.mode > MEASURE:
                 _push(shape, part, given, order, place, after, block, scratch)
             for network in range(shape.networks):
@@ -317,4 +345,4 @@ def epoch(
             steps += 1
             adam(vectors, rule, steps)
         start = stop
-    return energies, loss, forces
+    return energies, loss, forces, stresses

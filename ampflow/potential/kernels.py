@@ -97,6 +97,7 @@ class Rule(NamedTuple):
     clip: float  # 0: not
     ema_decay: float  # 0: no average
     force_weight: float
+    stress_weight: float
 
 
 @inlined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -82,9 +83,15 @@ def most_columns(offsets: Integers, numbers: NDArray[np.integer] | None, network
 
 def in_order(given: ForceSamples, offsets: Integers, order: Integers) -> ForceSamples:
     """Return what is known of forces with the atoms in another order within their structures."""
-    taken = given.derivatives.take(order)
-    first = np.repeat(offsets[:-1], np.diff(offsets))
-    begins = np.repeat(first, np.diff(taken.starts))  # structures stay where they are
-    moved = np.argsort(order)[begins + taken.moved] - begins
-    derivatives = Derivatives(taken.starts, moved, taken.values)
-    return ForceSamples(given.targets[order], derivatives, given.scales)
+    taken, sizes = given.derivatives.take(order), np.diff(offsets)
+    counts = np.diff(taken.starts)
+    begins = np.repeat(np.repeat(offsets[:-1], sizes), counts)  # structures stay where they are
+    atom = taken.moved < np.repeat(np.repeat(sizes, sizes), counts)  # others are of strain
+    moved = taken.moved.copy()
+    moved[atom] = np.argsort(order)[(begins + moved)[atom]] - begins[atom]
+    rows = order + given.extra * np.repeat(np.arange(len(sizes)), sizes)
+    targets = given.targets.copy()
+    targets[np.sort(rows)] = given.targets[rows]
+    return replace(
+        given, targets=targets, derivatives=Derivatives(taken.starts, moved, taken.values)
+    )

@@ -50,7 +50,7 @@ class Capacity:
     def holds(self, network: Network, options: Training) -> bool:
         """Tell whether a training fits: forces, networks of elements and what is larger do not."""
         return (
-            not options.force_weight
+            not options.differentiates
             and not network.elements
             and network.layers <= self.layers
             and network.nodes <= self.nodes
@@ -136,7 +136,7 @@ class _InTurn:
         with self._turn:
             return self._engine.gradient(weights, key)
 
-    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float]:
+    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float, float]:
         """As `Engine` has it."""
         with self._turn:
             return self._engine.errors(weights)

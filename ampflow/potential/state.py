@@ -43,6 +43,8 @@ class Epoch:
         How long it took, validation included.
     validation_force_mae
         eV/Å, of force components at the end of the epoch; None where forces are not trained on.
+    validation_stress_mae
+        eV/Å³, of stress components, likewise.
     """
 
     number: int
@@ -51,6 +53,7 @@ class Epoch:
     lr: float
     seconds: float
     validation_force_mae: float | None = None
+    validation_stress_mae: float | None = None
 
 
 @dataclass

@@ -38,6 +38,13 @@ class Source(Protocol):
     def forces(self) -> Forces | None:
         """What forces need, where they are trained on."""
 
+    def __len__(self) -> int:
+        """Structures."""
+
+    @property
+    def atoms(self) -> int:
+        """Atoms of all structures."""
+
     def expect(self, orders: Sequence[Order]) -> None:
         """Hear what the next calls of `at` will ask for, to read it ahead."""
 
@@ -81,6 +88,14 @@ class Resident:
         forces = None if given is None else _forces(given, features.dtype)
         return cls(Part(features, *runs[1:], samples.targets), forces, orders)
 
+    def __len__(self) -> int:
+        return len(self.part.targets)
+
+    @property
+    def atoms(self) -> int:
+        """Atoms of all structures."""
+        return int(self.part.starts[-1])
+
     def expect(self, orders: Sequence[Order]) -> None:
         """Do nothing: all is there."""
 
@@ -99,7 +114,8 @@ def _forces(part: ForceSamples, dtype: np.dtype[Any]) -> Forces:
     rows = np.zeros((axes * blocks, -(-features // 8) * 8), dtype)
     rows[:, :features] = part.derivatives.values.reshape(-1, features)
     starts, moved = part.derivatives.starts.copy(), part.derivatives.moved.copy()
-    return Forces(starts, moved, rows, part.scales.astype(dtype), part.targets)
+    scales = part.scales.astype(dtype)
+    return Forces(starts, moved, rows, scales, part.targets, part.extra)
 
 
 @dataclass
@@ -122,6 +138,14 @@ class Stream:
         self._orders = natural(np.diff(offsets), self.samples.dataset.features)
         self._reader = ThreadPoolExecutor(1, "reader")
         self._buffers = [np.empty(0, self.samples.precision) for _ in range(2)]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def atoms(self) -> int:
+        """Atoms of all structures."""
+        return int(self.samples.offsets[-1])
 
     def expect(self, orders: Sequence[Order]) -> None:
         """Read the first of what will be asked for, while something else goes on."""

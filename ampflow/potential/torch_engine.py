@@ -122,26 +122,35 @@ class TorchEngine:
         errors, loss, gradient = self._differentiate(vector, everything, random)
         return float(errors.mean()), float(loss), gradient.double().cpu().numpy()
 
-    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float]:
+    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float, float]:
         """Return mean absolute errors on the validation samples, in the scaler's unit."""
         vector = torch.from_numpy(weights).to(self._device)
         everything = np.arange(len(self._validation))
-        energies, forces = self._validation.errors(self._network, vector, everything)
-        force = math.nan if forces is None else float(forces.detach().abs().mean())
-        return float(energies.detach().abs().mean()), force
+        energies, *others = self._validation.errors(self._network, vector, everything)
+        wanted = self._options.force_weight > 0, self._options.stress_weight > 0
+        means = [
+            float(found.detach().abs().mean()) if found is not None and is_wanted else math.nan
+            for found, is_wanted in zip(others, wanted, strict=True)
+        ]
+        return float(energies.detach().abs().mean()), means[0], means[1]
 
     def _differentiate(
         self, weights: Tensor, batch: NDArray[np.int64], random: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return absolute errors, the mean loss and its gradient."""
         leaf = weights.detach().requires_grad_()
-        dropout, delta = self._options.dropout_rate, self._options.huber_delta / self._unit
-        errors, forces = self._train.errors(self._network, leaf, batch, dropout, random)
-        loss = _losses(errors, self._options.loss, delta).mean()
+        options = self._options
+        kind, delta = options.loss, options.huber_delta / self._unit
+        errors, forces, stresses = self._train.errors(
+            self._network, leaf, batch, options.dropout_rate, random
+        )
+        loss = _losses(errors, kind, delta).mean()
         if forces is not None:
-            found = _losses(forces, self._options.loss, delta).mean(dim=1)
+            found = _losses(forces, kind, delta).mean(dim=1)
             shares = torch.from_numpy(self._train.shares(batch)).to(self._device)
-            loss = loss + self._options.force_weight * (found * shares).sum()
+            loss = loss + options.force_weight * (found * shares).sum()
+        if stresses is not None:
+            loss = loss + options.stress_weight * _losses(stresses, kind, delta).mean()
         (gradient,) = torch.autograd.grad(loss, leaf)
         return errors.detach().abs(), loss.detach(), gradient
 
@@ -193,8 +202,8 @@ class _Part:
         batch: NDArray[np.int64],
         dropout: float = 0.0,
         random: torch.Generator | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the errors of energies (structures,) and of forces (atoms, 3), in float64."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the errors of energies (structures,), forces (atoms, 3), stresses, in float64."""
         sizes = np.diff(self._offsets)[batch]
         within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         atoms = np.repeat(self._offsets[:-1][batch], sizes) + within
@@ -208,19 +217,32 @@ class _Part:
         targets = self._targets[torch.from_numpy(batch).to(self._device)]
         errors = sums.index_add(0, owner, energies) - targets
         if self._forces is None:
-            return errors, None
-        first = np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return errors, self._force_errors(energies, features, self._forces, atoms, first)
+            return errors, None, None
+        extra = self._forces.extra
+        rows = sizes + extra
+        firsts = np.cumsum(rows) - rows
+        begins = self._offsets[:-1][batch] + extra * batch
+        wanted = np.repeat(begins - firsts, rows) + np.arange(rows.sum())
+        found = self._row_errors(
+            energies, features, self._forces, atoms, np.repeat(firsts, sizes), wanted
+        )
+        strained = np.arange(rows.sum()) - np.repeat(firsts, rows) >= np.repeat(sizes, rows)
+        strain = torch.from_numpy(strained).to(self._device)
+        return errors, found[~strain], found[strain] if extra else None
 
-    def _force_errors(
+    def _row_errors(
         self,
         energies: Tensor,
         features: Tensor,
         given: ForceSamples,
         atoms: NDArray[np.int64],
         first: NDArray[np.int64],
+        rows: NDArray[np.int64],
     ) -> Tensor:
-        """Differentiate the energies; `first` is where each atom's structure begins."""
+        """Differentiate the energies; `first` is where the rows of each atom's structure begin.
+
+        `rows` are those of the targets; see `ForceSamples`.
+        """
         (slopes,) = torch.autograd.grad(energies.sum(), features, create_graph=True)
         scales = torch.from_numpy(given.scales).to(slopes)
         mine = given.derivatives.take(atoms)
@@ -230,5 +252,5 @@ class _Part:
         values = torch.from_numpy(mine.values).to(slopes)
         pulled = (slopes / scales)[torch.from_numpy(centre).to(self._device)]
         parts = -torch.einsum("bkf,bf->bk", values, pulled).double()
-        targets = torch.from_numpy(given.targets[atoms]).to(self._device)
+        targets = torch.from_numpy(given.targets[rows]).to(self._device)
         return (-targets).index_add(0, torch.from_numpy(moved).to(self._device), parts)

@@ -161,12 +161,12 @@ class _Member:
         sums = self._ask(ticks, {"weights": weights.copy(), "gradient": gradient})
         return float(sums[0]) / count, float(sums[1]) / count, gradient.astype(np.float64)
 
-    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float]:
+    def errors(self, weights: NDArray[np.floating]) -> tuple[float, float, float]:
         """As `Engine` has it."""
         if self._found is None or not np.array_equal(self._found[0], weights):
             sums = self._ask(self._measuring, {"weights": weights.copy()})
-            return float(sums[2]) / self._validated, math.nan
-        return self._found[1], math.nan
+            return float(sums[2]) / self._validated, math.nan, math.nan
+        return self._found[1], math.nan, math.nan
 
     def _training(self, order: NDArray[np.int64], ends: NDArray[np.int64], key: int) -> Ticks:
         ticks = cut(self._train, order, ends, self._room, (0, self._rows[1]))

@@ -77,8 +77,8 @@ def train(
     """Train a network and keep the weights of its best epoch on `validation`.
 
     A training is judged by the mean absolute error per structure, whatever the loss. For a loss of
-    forces both parts need `Dataset.derivatives`. References
-    and scaling are fitted to `train` alone.
+    forces or stresses both parts need `Dataset.derivatives`. References and scaling are fitted to
+    `train` alone.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ def train(
     Diverged
         If the error is not finite, or a thousand times that of the start.
     DataError
-        If a part has no structures, or lacks the forces that are asked for, or `validation` has
-        an element that `train` has not.
+        If a part has no structures, or lacks forces or stresses that are asked for, or
+        `validation` has an element that `train` has not.
     OptionError
         If a GPU is asked for where there is none, or reference energies are missing.
     StorageError
@@ -183,15 +183,16 @@ class _Run:
         number, unit = len(self.state.history) + 1, self._scaler.energy
         lr = learning_rate(self._options, self._errors)
         train_mae = unit * self._learn(number, lr)
-        validation_mae, force = (unit * e for e in self._engine.errors(self.state.judged))
+        errors = [unit * error for error in self._engine.errors(self.state.judged)]
+        validation_mae, *others = errors
         for part, mae in (("train", train_mae), ("validation", validation_mae)):
             if not mae <= self._limit:  # also when it is not a number
                 raise Diverged(
                     f"training diverged in epoch {number}: {part} error {mae:.3g} eV per structure",
                     "lower the learning rate (lr)",
                 )
-        seconds, force_mae = time.perf_counter() - start, None if math.isnan(force) else force
-        epoch = Epoch(number, train_mae, validation_mae, lr, seconds, force_mae)
+        known = [None if math.isnan(error) else error for error in others]
+        epoch = Epoch(number, train_mae, validation_mae, lr, time.perf_counter() - start, *known)
         self.state.add(epoch)
         return epoch
 
@@ -271,9 +272,10 @@ def make_engine(
 def _digest(train: Structures, validation: Structures, options: Training, seed: int) -> str:
     """Name a training by all that its result depends on."""
     arrays: list[NDArray[Any]] = []
-    if options.force_weight:
+    if options.differentiates:
         parts = [part for part in (train, validation) if isinstance(part, Dataset)]
-        arrays += [p.forces for p in parts if p.forces is not None]
+        labels = [label for part in parts for label in (part.forces, part.stresses)]
+        arrays += [label for label in labels if label is not None]
         arrays += [p.derivatives.moved for p in parts if p.derivatives is not None]
     names = train.summary.digest, validation.summary.digest
     return digest(TRAINER_VERSION, options.decisive(), seed, *names, *arrays)

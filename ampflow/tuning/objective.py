@@ -61,7 +61,12 @@ class Potentials:
         """
         with _reading:  # once, for all who train at once
             fitted, scored = _parts(
-                self._store, self._split, options.force_weight > 0, options.memory, options.device
+                self._store,
+                self._split,
+                options.force_weight > 0,
+                options.stress_weight > 0,
+                options.memory,
+                options.device,
             )
         try:
             return train(
@@ -104,11 +109,18 @@ def make_potentials(spec: StudySpec) -> Callable[[Path], Potentials]:
 
 @lru_cache(maxsize=2)
 def _parts(
-    store: Path, split: Path, forces: bool, memory: float, device: Literal["auto", "cpu", "cuda"]
+    store: Path,
+    split: Path,
+    forces: bool,
+    stresses: bool,
+    memory: float,
+    device: Literal["auto", "cpu", "cuda"],
 ) -> tuple[Structures, Structures]:
     parts = Splits.read(split)
     opened = FingerprintStore(store)
-    options = Training(force_weight=float(forces), memory=memory, device=device)
+    options = Training(
+        force_weight=float(forces), stress_weight=float(stresses), memory=memory, device=device
+    )
     try:
         fitted, scored = load_parts(opened, [parts.train, parts.validation], options)
         return fitted, scored

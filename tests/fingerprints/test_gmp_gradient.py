@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from structures import DENSITIES, STRUCTURES
 
@@ -151,14 +152,19 @@ def test_reference(name: str, options: dict[str, Any], shared: Path) -> None:
 @pytest.mark.parametrize("pbc", [True, False, [True, False, True]])
 @pytest.mark.parametrize("kind", KINDS)
 def test_jacobian(kind: str, pbc: Any) -> None:
-    # The sparse Jacobian times weights is what `vjp` makes of them.
+    # The Jacobians times weights are what `vjp` makes of them: atoms meet their own copies here,
+    # which only strain moves apart.
     atoms, descriptor = structure(pbc), make(**KINDS[kind])
     weights = weights_of(descriptor, atoms)
-    gradient, _ = descriptor.vjp(atoms, weights)
-    jacobian = descriptor.jacobian(atoms)
+    gradient, strain = descriptor.vjp(atoms, weights)
+    jacobian, strains = descriptor.jacobians(atoms)
     assert jacobian.shape == (weights.size, gradient.size)
+    assert (descriptor.jacobian(atoms) != jacobian).nnz == 0
     product = (jacobian.T @ weights.ravel()).reshape(gradient.shape)
     np.testing.assert_allclose(product, gradient, atol=1e-12 * np.abs(gradient).max())
+    pulled = np.tensordot(weights, strains)
+    expected = full_3x3_to_voigt_6_stress((strain + strain.T) / 2)
+    np.testing.assert_allclose(pulled, expected, atol=1e-12 * np.abs(expected).max())
 
 
 def test_jacobian_is_sparse() -> None:

@@ -14,7 +14,7 @@ from ampflow.dataset import Dataset
 from ampflow.errors import OptionError
 from ampflow.experiment import Experiment, Training
 from ampflow.fingerprints import GMP
-from ampflow.images import Image
+from ampflow.images import Frame, Image
 from ampflow.potential.amptorch import compat
 from ampflow.potential.amptorch.config import Name, make_config
 from ampflow.potential.amptorch.export import amptorch_descriptor, export
@@ -45,6 +45,7 @@ def amptorch() -> None:
         ("optimizer", "lbfgs"),
         ("batch_unit", "atoms"),
         ("force_weight", 1.0),
+        ("stress_weight", 1.0),
         ("clip", 1.0),
         ("ema_decay", 0.9),
         ("device", "cuda"),
@@ -164,7 +165,8 @@ def test_export(tmp_path: Path) -> None:
         atoms = Atoms("Cu4", [[0.1, 0, 0], [1.9, 1.8, shift], [1.8, 0.2, 1.8], [0.3, 1.8, 1.9]])
         atoms.set_cell([3.7] * 3)
         atoms.pbc = True
-        images.append(Image(atoms, float(shift), None, tmp_path, 0, ""))
+        frame = Frame.of(atoms)._replace(energy=float(shift))
+        images.append(Image(frame, tmp_path, 0, ""))
     gmp = GMP([0.4, 1.1], [0, 1, 2], 4.0)
     prints = [gmp.compute(image.atoms) for image in images]
     data = Dataset(

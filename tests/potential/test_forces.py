@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import ase.io
 import numba
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
 from ampflow.dataset import Dataset, Derivatives
@@ -19,6 +21,7 @@ from ampflow.experiment import Data, Training
 from ampflow.fingerprinting import find_source, fingerprint
 from ampflow.fingerprints import GMP
 from ampflow.potential import activations, torch_engine
+from ampflow.potential.calculator import AmpflowCalculator
 from ampflow.potential.cpu_engine import CpuEngine
 from ampflow.potential.derivatives import differentiate, load_part
 from ampflow.potential.engine import ForceSamples, Samples
@@ -27,7 +30,7 @@ from ampflow.potential.network import Network
 from ampflow.potential.schedules import batch_ends
 from ampflow.potential.state import State
 from ampflow.potential.torch_engine import TorchEngine
-from ampflow.potential.training import train
+from ampflow.potential.training import Trained, train
 from ampflow.splits import Splits
 from ampflow.tuning.objective import Potentials
 
@@ -41,17 +44,24 @@ def bend(kind, values, curves, width):
     activations.bend(kind, values, curves, 0, width)
 
 
-def _random(sizes: list[int], features: int, precision: str = "float64") -> Samples:
-    """Structures whose atoms depend on themselves and some others, at random."""
-    random = np.random.default_rng(len(sizes))
+def _random(
+    sizes: list[int], features: int, precision: str = "float64", strained: bool = False
+) -> Samples:
+    """Structures whose atoms depend on themselves and some others, at random; and on strain."""
+    random, extra = np.random.default_rng(len(sizes)), 2 * strained
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    moved = [np.flatnonzero(random.random(n) < 0.3) for n in sizes for _ in range(n)]
+    moved = [
+        np.concatenate([np.flatnonzero(random.random(n) < 0.3), n + np.arange(extra)])
+        for n in sizes
+        for _ in range(n)
+    ]
     starts = np.cumsum([0, *map(len, moved)])
     values = random.normal(size=(starts[-1], 3, features)).astype(np.float32)
     forces = ForceSamples(
-        random.normal(size=(offsets[-1], 3)),
+        random.normal(size=(offsets[-1] + extra * len(sizes), 3)),
         Derivatives(starts, np.concatenate(moved), values),
         random.uniform(0.5, 2, features),
+        strained,
     )
     rows = random.normal(size=(offsets[-1], features)).astype(precision)
     return Samples(rows, offsets, random.normal(size=len(sizes)), 2.0, forces)
@@ -66,7 +76,9 @@ def _options(**changes: object) -> Training:
 
 
 # Loss and gradient are those of torch's double automatic differentiation, for every activation
-# and loss, shapes that are no multiple of a vector, one structure and several blocks of them.
+# and loss, shapes that are no multiple of a vector, one structure and several blocks of them, with
+# forces, stresses, or both.
+@pytest.mark.parametrize("weights_of", [(0.7, 0.0), (0.7, 1.3), (0.0, 1.3)])
 @pytest.mark.parametrize("activation", ["tanh", "silu", "gelu", "relu"])
 @pytest.mark.parametrize(
     ("features", "layers", "nodes", "sizes", "loss"),
@@ -78,11 +90,17 @@ def _options(**changes: object) -> Training:
     ],
 )
 def test_gradient_is_autograds(
-    activation: str, features: int, layers: int, nodes: int, sizes: list[int], loss: str
+    activation: str,
+    features: int,
+    layers: int,
+    nodes: int,
+    sizes: list[int],
+    loss: str,
+    weights_of: tuple[float, float],
 ) -> None:
-    network = Network(features, layers, nodes, activation)
-    samples, weights = _random(sizes, features), _weights(network)
-    options = _options(loss=loss, huber_delta=2.0)
+    network, (force, stress) = Network(features, layers, nodes, activation), weights_of
+    samples, weights = _random(sizes, features, strained=stress > 0), _weights(network)
+    options = _options(loss=loss, huber_delta=2.0, force_weight=force, stress_weight=stress)
     ours = CpuEngine(network, samples, samples, options)
     theirs = TorchEngine(network, samples, samples, options, "cpu")
     for found, expected in zip(
@@ -92,12 +110,13 @@ def test_gradient_is_autograds(
     np.testing.assert_allclose(ours.errors(weights), theirs.errors(weights), rtol=1e-10)
 
 
-# The gradient is the loss's derivative by finite differences, with dropout too.
+# The gradient is the loss's derivative by finite differences, with dropout and stresses too.
 @pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_gradient_is_finite_differences(rate: float) -> None:
+@pytest.mark.parametrize("stress_weight", [0.0, 1.3])
+def test_gradient_is_finite_differences(rate: float, stress_weight: float) -> None:
     network = Network(6, 2, 7, "silu")
-    samples, weights = _random([3, 20, 8], 6), _weights(network)
-    options = _options(loss="mse", dropout_rate=rate)
+    samples, weights = _random([3, 20, 8], 6, strained=stress_weight > 0), _weights(network)
+    options = _options(loss="mse", dropout_rate=rate, stress_weight=stress_weight)
     engine = CpuEngine(network, samples, samples, options)
     gradient = engine.gradient(weights, key=3)[2]
     direction = np.random.default_rng(0).normal(size=network.size)
@@ -165,6 +184,27 @@ def _structures(count: int) -> list[Atoms]:
     return found
 
 
+def _crystals(count: int) -> list[Atoms]:
+    """Stretched and sheared crystals of copper, some with an atom of gold."""
+    found = []
+    for seed in range(count):
+        atoms = bulk("Cu", cubic=True)
+        if seed % 3 == 0:
+            atoms.symbols[0] = "Au"
+        stretch = np.eye(3) + np.random.default_rng(seed).normal(0, 0.03, (3, 3))
+        atoms.set_cell(atoms.cell.array @ stretch, scale_atoms=True)
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = EMT()
+        found.append(atoms)
+    return found
+
+
+def _with_stresses(structures: list[Atoms]) -> Dataset:
+    stresses = np.array([atoms.get_stress() for atoms in structures])
+    derivatives = differentiate(DESCRIPTOR, structures, strained=True)
+    return replace(_dataset(structures), stresses=stresses, derivatives=derivatives)
+
+
 def _dataset(structures: list[Atoms]) -> Dataset:
     return Dataset(
         np.concatenate([DESCRIPTOR.compute(atoms) for atoms in structures]),
@@ -216,13 +256,43 @@ def test_training_on_forces() -> None:
     assert errors[1] < 0.6 * errors[0]
 
 
-# A stopped training on forces continues bit for bit.
+# The errors of stresses that a training reports are those of the calculator, whichever networks
+# there are; training on them makes them smaller, with forces or without.
+@pytest.mark.parametrize("network", ["single", "per-element"])
+def test_training_on_stresses(network: str) -> None:
+    structures = _crystals(150)
+    data, order = _with_stresses(structures), np.arange(150)
+    parts = data.take(order[20:]), data.take(order[:20])
+    options = Training(
+        network=network, num_layers=2, num_nodes=16, epochs=80, batch_size=8, loss="mse"
+    )
+    errors = []
+    for force_weight, stress_weight in ((0.0, 0.0), (0.0, 100.0), (1.0, 100.0)):
+        changes = {"force_weight": force_weight, "stress_weight": stress_weight}
+        chosen = options.model_copy(update=changes)
+        trained = train(*parts, chosen, seed=0)
+        potential = AmpflowCalculator(Potential(DESCRIPTOR.config(), trained.fit, chosen))
+        wrong = [potential.get_stress(a) - a.get_stress() for a in structures[:20]]
+        errors.append(np.abs(wrong).mean())
+        best = trained.history[trained.best_epoch - 1]
+        assert (best.validation_force_mae is None) == (force_weight == 0)
+        if stress_weight:
+            assert best.validation_stress_mae == pytest.approx(errors[-1], rel=1e-3)
+        else:
+            assert best.validation_stress_mae is None
+    if network == "single":  # one network has to learn both elements, and needs the stresses more
+        assert max(errors[1:]) < 0.7 * errors[0]
+
+
+# A stopped training on forces and stresses continues bit for bit.
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 def test_resumes(tmp_path: Path, optimizer: str) -> None:
-    data = _dataset(_structures(12))
+    data = _with_stresses(_crystals(12))
     order = np.arange(len(data))
     parts = data.take(order[3:]), data.take(order[:3])
-    options = Training(num_nodes=8, epochs=5, force_weight=1.0, optimizer=optimizer, loss="mse")
+    options = Training(
+        num_nodes=8, epochs=5, force_weight=1.0, stress_weight=10.0, optimizer=optimizer, loss="mse"
+    )
     whole = train(*parts, options, seed=0)
 
     class Stop(BaseException):
@@ -242,12 +312,46 @@ def test_resumes(tmp_path: Path, optimizer: str) -> None:
     ]
 
 
-# Forces that are asked for and missing are an error that says so.
-def test_missing_forces() -> None:
+# Forces and stresses that are asked for and missing are an error that says so.
+def test_missing_labels() -> None:
     data = _dataset(_structures(6))
-    options = Training(force_weight=1.0)
-    with pytest.raises(DataError, match="no forces"):
-        train(replace(data, forces=None), data, options, seed=0)
+    with pytest.raises(DataError, match=r"force_weight.*no forces"):
+        train(replace(data, forces=None), data, Training(force_weight=1.0), seed=0)
+    with pytest.raises(DataError, match=r"stress_weight.*no stress"):
+        train(data, data, Training(stress_weight=1.0), seed=0)
+
+
+# From a file to a trial on stresses; a file without them, or with that of no volume, is refused.
+def test_stresses_from_a_file(tmp_path: Path) -> None:
+    descriptor = GMP(sigmas=[1.0, 2.0], orders=[0, 1], cutoff=4.0)
+    Splits(*np.split(np.arange(12), [8, 10])).write(tmp_path / "split.json")
+
+    def trained(name: str, structures: list[Atoms]) -> Trained:
+        ase.io.write(tmp_path / name, structures)
+        data = Data(files=[str(tmp_path / name)])
+        store = fingerprint(find_source(data), data, descriptor, tmp_path / f"{name}.lmdb")
+        return Potentials(store.path, tmp_path / "split.json").train(
+            Training(epochs=2, stress_weight=10.0),
+            0,
+            checkpoint=tmp_path / f"{name}.safetensors",
+            on_epoch=lambda _: None,
+        )
+
+    crystals = _crystals(12)
+    for atoms in crystals:
+        atoms.get_stress()
+    epoch = trained("a.extxyz", crystals).history[-1]
+    assert epoch.validation_stress_mae is not None
+    assert epoch.validation_force_mae is None
+    stress = crystals[3].get_stress()
+    crystals[3] = crystals[3].copy()
+    crystals[3].calc = SinglePointCalculator(crystals[3], energy=1.0)
+    with pytest.raises(DataError, match="no stress"):
+        trained("b.traj", crystals)
+    crystals[3].cell, crystals[3].pbc = None, False
+    crystals[3].calc = SinglePointCalculator(crystals[3], energy=1.0, stress=stress)
+    with pytest.raises(DataError, match=r"structure 3: .*no volume"):
+        trained("c.traj", crystals)
 
 
 # From a file to a trial on forces: a part of a store has the derivatives of its own structures, in
@@ -258,12 +362,12 @@ def test_from_a_file(tmp_path: Path) -> None:
     descriptor = GMP(sigmas=[1.0, 2.0], orders=[0, 1], cutoff=4.0)
     store = fingerprint(find_source(data), data, descriptor, tmp_path / "a.lmdb")
     indices = np.array([7, 2])
-    part = load_part(store, indices, forces=True)
+    part = load_part(store, indices, Training(force_weight=1.0))
     assert part.derivatives is not None
     expected = differentiate(descriptor, [store.image(index).atoms for index in (7, 2)])
     np.testing.assert_array_equal(part.derivatives.values, expected.values)
     np.testing.assert_array_equal(part.derivatives.moved, expected.moved)
-    assert load_part(store, indices, forces=False).derivatives is None
+    assert load_part(store, indices, Training()).derivatives is None
     Splits(*np.split(np.arange(12), [8, 10])).write(tmp_path / "split.json")
     trained = Potentials(store.path, tmp_path / "split.json").train(
         Training(epochs=2, force_weight=1.0),
