@@ -4,6 +4,8 @@ A segment is some structures of a file that can be read without the others, so t
 read piece by piece, by several processes, and again only in part. ASE's trajectories and databases
 find a structure by its number; of (ext)xyz files the structures' places are noted in one pass over
 the lines. A file of any other format, or a compressed one, is one segment.
+
+ASE's readers are imported where one is needed: that takes longer than reading a trajectory.
 """
 
 from __future__ import annotations
@@ -17,12 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-import ase.db
-import ase.io
 from ase import Atoms
-from ase.db.row import AtomsRow
-from ase.io.extxyz import read_xyz
-from ase.io.formats import filetype, get_compression
 
 from ampflow.errors import DataError, StorageError
 from ampflow.files import explain_os_error
@@ -187,12 +184,12 @@ def read_checked(file: Path, segment: Segment, checks: Checks) -> Iterator[list[
 
 
 def _format(file: Path) -> str:
-    if get_compression(str(file))[1] is not None:
-        return ""
     with file.open("rb") as stream:
         if stream.read(len(MAGIC)) == MAGIC:  # ASE would try the marks of all formats
             return "traj"
-    return str(filetype(str(file)))
+    from ase.io.formats import filetype, get_compression
+
+    return "" if get_compression(str(file))[1] else str(filetype(str(file)))
 
 
 def _cut_evenly(count: int, size: int, most: int, most_bytes: int) -> list[Segment]:
@@ -206,12 +203,14 @@ def _cut_evenly(count: int, size: int, most: int, most_bytes: int) -> list[Segme
 
 
 def _cut_trajectory(file: Path, size: int, most: int, most_bytes: int) -> list[Segment]:
-    with ase.io.Trajectory(str(file)) as trajectory:
+    with Trajectory(file) as trajectory:
         return _cut_evenly(len(trajectory), size, most, most_bytes)
 
 
 def _cut_database(file: Path, size: int, most: int, most_bytes: int) -> list[Segment]:
-    return _cut_evenly(ase.db.connect(str(file)).count(), size, most, most_bytes)
+    from ase.db import connect
+
+    return _cut_evenly(connect(str(file)).count(), size, most, most_bytes)
 
 
 def _cut_xyz(file: Path, size: int, most: int, most_bytes: int) -> list[Segment] | None:
@@ -263,21 +262,23 @@ _CUTTERS: dict[str, Callable[[Path, int, int, int], list[Segment] | None]] = {
 
 
 def _whole(file: Path, segment: Segment) -> Iterator[Atoms]:
-    yield from ase.io.iread(str(file.absolute()), index=":")
+    from ase.io import iread
+
+    yield from iread(str(file.absolute()), index=":")
 
 
 def _trajectory(file: Path, segment: Segment) -> Iterator[Atoms | Exception]:
-    with ase.io.Trajectory(str(file)) as trajectory:
+    with Trajectory(file) as trajectory:
         for number in range(segment.start, segment.stop or 0):
-            yield _attempt(trajectory.__getitem__, number)
+            yield _attempt(trajectory.by_ase, number)
 
 
 def _frames(file: Path, segment: Segment) -> Iterator[Frame | Exception]:
     """Read structures as arrays, without ASE where that can be."""
     if segment.stop is not None and _format(file) == "traj":
-        with Trajectory(file) as fast, ase.io.Trajectory(str(file)) as slow:
+        with Trajectory(file) as trajectory:
             for number in range(segment.start, segment.stop):
-                yield fast.frame(number) or _framed(_attempt(slow.__getitem__, number))
+                yield trajectory.frame(number) or _framed(_attempt(trajectory.by_ase, number))
     else:
         read = _whole if segment.stop is None else _READERS[_format(file)]
         yield from map(_framed, read(file, segment))
@@ -288,8 +289,11 @@ def _framed(item: Atoms | Exception) -> Frame | Exception:
 
 
 def _database(file: Path, segment: Segment) -> Iterator[Atoms | Exception]:
+    from ase.db import connect
+    from ase.db.row import AtomsRow
+
     count = (segment.stop or 0) - segment.start
-    with ase.db.connect(str(file), serial=True) as database:
+    with connect(str(file), serial=True) as database:
         for row in database.select(offset=segment.start, limit=count):
             yield _attempt(AtomsRow.toatoms, row)
 
@@ -306,6 +310,8 @@ def _xyz(file: Path, segment: Segment) -> Iterator[Atoms | Exception]:
 
 
 def _read_xyz(text: bytes) -> Atoms:
+    from ase.io.extxyz import read_xyz
+
     atoms: Atoms = next(read_xyz(io.StringIO(text.decode()), 0))
     return atoms
 

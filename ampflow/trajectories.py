@@ -14,12 +14,16 @@ import os
 import struct
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
 
 from ampflow.images import Frame, voigt
+
+if TYPE_CHECKING:
+    from ase.io.trajectory import TrajectoryReader
 
 __all__ = ["MAGIC", "Trajectory"]
 
@@ -40,13 +44,18 @@ class Trajectory:
     """
 
     def __init__(self, file: Path) -> None:
-        self._stream = file.open("rb")
+        self._file, self._stream = file, file.open("rb")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
+        if "_reader" in self.__dict__:
+            self._reader.close()
+
+    def __len__(self) -> int:
+        return len(self._offsets)
 
     def frame(self, number: int) -> Frame | None:
         """Return a structure; None if it is not as ASE writes it, so that ASE has to read it.
@@ -60,6 +69,17 @@ class Trajectory:
             return self._frame(self._item(number))
         except (KeyError, TypeError, ValueError, IndexError, struct.error):
             return None
+
+    def by_ase(self, number: int) -> Atoms:
+        """Return a structure as ASE reads it, which raises anything at all."""
+        atoms: Atoms = self._reader[number]
+        return atoms
+
+    @cached_property
+    def _reader(self) -> TrajectoryReader:
+        from ase.io.trajectory import TrajectoryReader  # imports for longer than most files take
+
+        return TrajectoryReader(str(self._file))
 
     def _frame(self, item: dict[str, Any]) -> Frame:
         # Numbers and pbc that all structures share are written with the first one only.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,20 @@ from ampflow.fingerprinting import find_source, fingerprint, make_descriptor, st
 from ampflow.fingerprints.placing import join_atoms
 from ampflow.reading import read_images
 
+COLD = """
+import time
+start = time.perf_counter()
+import sys
+from pathlib import Path
+from ampflow.experiment import Data, Fingerprints
+from ampflow.fingerprinting import find_source, fingerprint, make_descriptor, store_path
+data = Data(files=[sys.argv[1]])
+for number in range(4):
+    source, descriptor = find_source(data), make_descriptor(Fingerprints())
+    path = store_path(Path(sys.argv[2], str(number)), source, data, descriptor)
+    fingerprint(source, data, descriptor, path, threads=1)
+    print(time.perf_counter() - start, time.process_time())
+"""
 MANY = """
 import json, resource, sys, time
 from pathlib import Path
@@ -60,6 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         if arguments.repeats:
             show_small(arguments.file, Path(folder), arguments.repeats)
+            show_cold(arguments.file, Path(folder) / "cold")
         if arguments.many:
             show_many(arguments.file, Path(folder), arguments.many)
 
@@ -125,6 +141,20 @@ def show_small(file: Path, folder: Path, repeats: int) -> None:
         )
     ]
     print(f"2 threads: {statistics.median(ratios):.2f} times as fast, at best {max(ratios):.2f}")
+
+
+def show_cold(file: Path, folder: Path) -> None:
+    """Print how much longer the first store of a process takes than a later one."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "compiled")}
+    for turn, name in enumerate(("first process ever", *["code on disk"] * 5)):
+        command = [sys.executable, "-c", COLD, file, folder / str(turn)]
+        done = subprocess.run(
+            command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+        )
+        ends = np.array([line.split() for line in done.stdout.splitlines()], dtype=float)
+        wall, cpu = ends[0] - np.diff(ends, axis=0).min(axis=0)
+        print(f"{name}: imports and first store {ends[0, 0]:.2f} s; "
+              f"more than a later store: {wall:.2f} s, CPU {cpu:.2f}")  # fmt: skip
 
 
 def show_many(file: Path, folder: Path, count: int) -> None:

@@ -48,7 +48,7 @@ def invert(cell: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
     edges = 1.0
     for k in range(3):
         m, n = (k + 1) % 3, (k + 2) % 3
-        edges *= cell[k, 0] ** 2 + cell[k, 1] ** 2 + cell[k, 2] ** 2
+        edges *= cell[k, 0] * cell[k, 0] + cell[k, 1] * cell[k, 1] + cell[k, 2] * cell[k, 2]
         for c in range(3):
             d, e = (c + 1) % 3, (c + 2) % 3
             cofactors[c, k] = cell[m, d] * cell[n, e] - cell[m, e] * cell[n, d]
@@ -92,9 +92,10 @@ def wrap(
 @helper
 def extent(points: NDArray[np.float64], count: int) -> tuple[NDArray[np.float64], ...]:
     """Lowest and highest coordinates."""
-    low, high = np.full(3, np.inf), np.full(3, -np.inf)
-    for i in range(count):
-        for k in range(3):
+    low, high = np.empty(3), np.empty(3)
+    for k in range(3):
+        low[k] = high[k] = points[0, k]
+        for i in range(1, count):
             low[k], high[k] = min(low[k], points[i, k]), max(high[k], points[i, k])
     return low, high
 
@@ -104,15 +105,20 @@ def make_copies(
     wrapped: NDArray[np.float64],
     scaled: NDArray[np.float64],
     lattice: NDArray[np.float64],
+    inverse: NDArray[np.float64],
     pbc: NDArray[np.bool_],
-    margin: NDArray[np.float64],
+    cutoff: float,
 ) -> tuple[int, NDArray[np.float64], NDArray[np.int64]]:
     """Return atoms, then copies that can be near an atom: number, positions, whose they are."""
     n = len(wrapped)
     low, high = extent(scaled, n)
     room = 1.0
     for k in range(3):
-        low[k], high[k] = low[k] - margin[k], high[k] + margin[k]
+        square = 0.0
+        for c in range(3):
+            square += inverse[c, k] * inverse[c, k]
+        margin = cutoff * sqrt(square) + 1e-9  # of one over the cell's height
+        low[k], high[k] = low[k] - margin, high[k] + margin
         if pbc[k]:
             room *= floor(high[k] - low[k]) + 1.0
     if room * n > _MOST_COPIES:
@@ -123,10 +129,10 @@ def make_copies(
         for k in range(3):
             points[j, k] = wrapped[j, k]
     count = n
-    last = np.zeros(3, np.int64)
-    first = np.zeros(3, np.int64)
+    first, last = np.empty(3, np.int64), np.empty(3, np.int64)
     for j in range(n):
         for k in range(3):
+            first[k] = last[k] = 0
             if pbc[k]:
                 first[k], last[k] = ceil(low[k] - scaled[j, k]), floor(high[k] - scaled[j, k])
         for a in range(0, last[0] + 1):

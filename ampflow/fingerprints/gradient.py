@@ -86,7 +86,8 @@ def separate(
                 if not (combination.square or combination.signed[f]):
                     norm = 0.0
                     for k in range(begin, end):
-                        norm += combination.weight[k] * multipoles[base + component[k] * lanes] ** 2
+                        mu = multipoles[base + component[k] * lanes]
+                        norm += combination.weight[k] * mu * mu
                     factor *= 0.5 / sqrt(norm) if norm > 0.0 else 0.0
                 for k in range(begin, end):
                     at = base + component[k] * lanes
@@ -122,7 +123,7 @@ def _pull(
             polynomials(axes, one, parent, axis, start, monomial, coefficient, monomials, terms)
         i, j = pick(pairs.first, pair), pick(pairs.second, pair)
         alike = pick(rows, i) == pick(rows, j)
-        square = x[pair] ** 2 + y[pair] ** 2 + z[pair] ** 2
+        square = x[pair] * x[pair] + y[pair] * y[pair] + z[pair] * z[pair]
         sums = zero, zero, zero, zero, zero
         for seen in range(1 if alike else 2):
             row = pick(rows, i if seen else j)

@@ -131,7 +131,7 @@ def _fill(
         if ends[0] == ends[1] and not len(strains):  # an atom and its own copy move together
             continue
         d = x[pair], y[pair], z[pair]
-        r2 = d[0] ** 2 + d[1] ** 2 + d[2] ** 2
+        r2 = d[0] * d[0] + d[1] * d[1] + d[2] * d[2]
         for seen in range(2):
             row = rows[ends[1 - seen]]
             for sigma in range(0, radial.width, length(zero)):

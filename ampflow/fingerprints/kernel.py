@@ -83,8 +83,8 @@ def fade(square: float, switch: tuple[float, float]) -> tuple[float, float]:
         return 1.0, 0.0
     r = sqrt(square)
     x = (r - onset) / (cutoff - onset)
-    slope = -30.0 * x * x * (1.0 - x) ** 2 / (cutoff - onset)
-    return 1.0 - x**3 * (10.0 - 15.0 * x + 6.0 * x * x), slope / r
+    slope = -30.0 * x * x * (1.0 - x) * (1.0 - x) / (cutoff - onset)
+    return 1.0 - x * x * x * (10.0 - 15.0 * x + 6.0 * x * x), slope / r
 
 
 @helper
@@ -113,14 +113,14 @@ def sum_multipoles(
         if pair % 4 == 0:
             for lane in range(4):
                 e = pair + lane
-                share[lane], _ = fade(x[e] ** 2 + y[e] ** 2 + z[e] ** 2, switch)
+                share[lane], _ = fade(x[e] * x[e] + y[e] * y[e] + z[e] * z[e], switch)
             axes = load(x, pair, four(0.0)), load(y, pair, four(0.0)), load(z, pair, four(0.0))
             factor = load(share, 0, four(0.0))
             polynomials(axes, factor, parent, axis, start, monomial, coefficient, monomials, terms)
             _reverse(parity, terms)
         i, j = pick(first, pair), pick(second, pair)
         alike = pick(rows, i) == pick(rows, j)
-        square = like(x[pair] ** 2 + y[pair] ** 2 + z[pair] ** 2, zero)
+        square = like(x[pair] * x[pair] + y[pair] * y[pair] + z[pair] * z[pair], zero)
         for seen in range(1 if alike else 2):
             row = pick(rows, i if seen else j)
             for sigma in range(0, width, length(zero)):

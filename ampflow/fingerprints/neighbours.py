@@ -7,7 +7,7 @@ around its own.
 
 from __future__ import annotations
 
-from math import floor, sqrt
+from math import floor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from ampflow.compiled import entry, helper, inlined
 from ampflow.fingerprints.copies import TOO_MANY, extent, invert, make_copies, wrap
 from ampflow.simd import both_less, fma, four, load, multiply, pick, put, subtract
 
-__all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "find_pairs", "half_pairs"]
+__all__ = ["BAD_CELL", "NOT_FINITE", "TOO_MANY", "Pairs", "half_pairs"]
 
 # In place of a number of pairs. Helpers are compiled for each whole number that Python wrote out,
 # but once for all numbers of numpy's.
@@ -71,60 +71,54 @@ def half_pairs(
     cutoff
         In Å; a pair at exactly this distance is left out.
     """
-    room = 32 * len(positions)
-    first, second = np.empty(room + _PAD, np.int64), np.empty(room + _PAD, np.int64)
-    x, y, z = np.empty(room + _PAD), np.empty(room + _PAD), np.empty(room + _PAD)
-    done = _NONE
+    pairs = _room(32 * len(positions))
     for s in range(len(cells)):
-        begin = offsets[s]
-        own = find_pairs(positions[begin : offsets[s + 1]], cells[s], pbc[s], cutoff)
-        if own.found < 0 or len(cells) == 1:
-            return own
-        if done + own.found > room:
-            room = 2 * (done + own.found)
-            first, second = _grown(first, done, room), _grown(second, done, room)
-            x, y, z = _grown(x, done, room), _grown(y, done, room), _grown(z, done, room)
-        for e in range(own.found + _PAD):  # those behind the last are zeros
-            first[done + e], second[done + e] = begin + own.first[e], begin + own.second[e]
-            x[done + e], y[done + e], z[done + e] = own.x[e], own.y[e], own.z[e]
-        done += own.found
-    return Pairs(done, first, second, x, y, z)
+        begin, end, cell = offsets[s], offsets[s + 1], cells[s]
+        inverse, share = invert(cell)
+        if share < 1e-9:
+            return _counted(pairs, BAD_CELL)
+        wrapped, scaled, check = wrap(positions[begin:end], cell, inverse, pbc[s])
+        if 0.0 * (check + share) != 0.0:  # infinite or NaN
+            return _counted(pairs, NOT_FINITE)
+        count, points, owner = make_copies(wrapped, scaled, cell, inverse, pbc[s], cutoff)
+        if count < 0:
+            return _counted(pairs, count)
+        boxes = _boxes(points, count, cutoff)
+        pairs = _search(boxes, points, owner, count, end - begin, begin, cutoff, pairs)
+    return pairs
 
 
 @helper
-def find_pairs(
-    positions: NDArray[np.float64], cell: NDArray[np.float64], pbc: NDArray[np.bool_], cutoff: float
-) -> Pairs:
-    """Find the pairs of one structure."""
-    inverse, share = invert(cell)
-    if share < 1e-9:
-        return _nothing(BAD_CELL)
-    wrapped, scaled, check = wrap(positions, cell, inverse, pbc)
-    if 0.0 * (check + share) != 0.0:  # infinite or NaN
-        return _nothing(NOT_FINITE)
-    margin = np.empty(3)
-    for k in range(3):
-        per_height = inverse[0, k] ** 2 + inverse[1, k] ** 2 + inverse[2, k] ** 2
-        margin[k] = cutoff * sqrt(per_height) + 1e-9
-    total, points, owner = make_copies(wrapped, scaled, cell, pbc, margin)
-    if total < 0:
-        return _nothing(total)
-    return _search(points, owner, total, len(positions), cutoff)
+def _room(count: int) -> Pairs:
+    """Make room for so many pairs."""
+    size = count + _PAD
+    first, second = np.empty(size, np.int64), np.empty(size, np.int64)
+    return Pairs(_NONE, first, second, np.empty(size), np.empty(size), np.empty(size))
 
 
 @helper
-def _nothing(code: int) -> Pairs:
-    none, nowhere = np.empty(0, np.int64), np.empty(0)
-    return Pairs(code, none, none, nowhere, nowhere, nowhere)
+def _grown(pairs: Pairs, count: int, room: int) -> Pairs:
+    """Move the first `count` pairs to where there is more room."""
+    grown = _room(room)
+    for e in range(count):
+        put(grown.first, e, pick(pairs.first, e))
+        put(grown.second, e, pick(pairs.second, e))
+        put(grown.x, e, pick(pairs.x, e))
+        put(grown.y, e, pick(pairs.y, e))
+        put(grown.z, e, pick(pairs.z, e))
+    return grown
 
 
 @helper
-def _boxes(
-    points: NDArray[np.float64], count: int, cutoff: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def _counted(pairs: Pairs, found: int) -> Pairs:
+    return Pairs(found, pairs.first, pairs.second, pairs.x, pairs.y, pairs.z)
+
+
+@helper
+def _boxes(points: NDArray[np.float64], count: int, cutoff: float) -> tuple[NDArray[np.int64], ...]:
     """Sort points into boxes at least as wide as the cutoff.
 
-    Returns the boxes along each axis, the box of each point (3), where each box begins, and the
+    Returns the boxes along each axis, the box of each point, where each box begins, and the
     points in the order of their boxes.
     """
     low, high = extent(points, count)
@@ -137,72 +131,90 @@ def _boxes(
         edge *= 1.0 if total <= 4.0 * count + 64.0 else 1.5
     for k in range(3):
         across[k] = int((high[k] - low[k]) / edge) + 1
-    place = np.empty((count, 3), np.int64)
-    start = np.zeros(across[0] * across[1] * across[2] + 1, np.int64)
+    boxes = across[0] * across[1] * across[2]
+    start = np.empty(boxes + 1, np.int64)
+    for b in range(boxes + 1):
+        put(start, b, _NONE)
+    box = np.empty(count, np.int64)
     for p in range(count):
+        number = _NONE
         for k in range(3):
-            place[p, k] = min(int((points[p, k] - low[k]) / edge), across[k] - 1)
-        start[(place[p, 0] * across[1] + place[p, 1]) * across[2] + place[p, 2]] += 1
+            along = min(int((points[p, k] - low[k]) / edge), across[k] - 1)
+            number = number * across[k] + along
+        put(box, p, number)
+        put(start, number, pick(start, number) + 1)
     # Where each box ends, then filled backwards down to where it begins.
-    for box in range(1, len(start)):
-        start[box] += start[box - 1]
+    for b in range(boxes):
+        put(start, b + 1, pick(start, b + 1) + pick(start, b))
     order = np.empty(count, np.int64)
     for p in range(count - 1, -1, -1):
-        box = (place[p, 0] * across[1] + place[p, 1]) * across[2] + place[p, 2]
-        start[box] -= 1
-        order[start[box]] = p
-    return across, place, start, order
+        number = pick(box, p)
+        put(start, number, pick(start, number) - 1)
+        put(order, pick(start, number), p)
+    return across, box, start, order
 
 
 @helper
 def _search(
-    points: NDArray[np.float64], owner: NDArray[np.int64], total: int, n: int, cutoff: float
+    boxes: tuple[NDArray[np.int64], ...],
+    points: NDArray[np.float64],
+    owner: NDArray[np.int64],
+    count: int,
+    n: int,
+    begin: int,
+    cutoff: float,
+    pairs: Pairs,
 ) -> Pairs:
-    """Look through the boxes around each atom for atoms after it, and for copies."""
-    across, place, start, order = _boxes(points, total, cutoff)
-    x, y, z = np.zeros(total + _PAD), np.zeros(total + _PAD), np.zeros(total + _PAD)
-    rank = np.zeros(total + _PAD)
-    for p in range(total):
-        x[p], y[p], z[p] = points[order[p], 0], points[order[p], 1], points[order[p], 2]
-        rank[p] = order[p]
-    near = np.empty(total + _PAD, np.int64)
-    room = 32 * n
-    first, second = np.empty(room + _PAD, np.int64), np.empty(room + _PAD, np.int64)
-    dx, dy, dz = np.empty(room + _PAD), np.empty(room + _PAD), np.empty(room + _PAD)
-    done = _NONE
-    for at in range(total):
-        i = order[at]
+    """Look through the boxes around each of n atoms for atoms after it, and for copies.
+
+    Appends the pairs; the first of the atoms is number `begin`.
+    """
+    across, box, start, order = boxes
+    size = count + _PAD  # what lies behind the last is read, and not looked at
+    x, y, z, rank = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+    for p in range(count):
+        i = pick(order, p)
+        x[p], y[p], z[p], rank[p] = points[i, 0], points[i, 1], points[i, 2], i
+    near = np.empty(size, np.int64)
+    done = pairs.found
+    for at in range(count):
+        i = pick(order, at)
         if i >= n:
             continue
-        centre = four(x[at]), four(y[at]), four(z[at])
+        centre = four(pick(x, at)), four(pick(y, at)), four(pick(z, at))
+        row = pick(box, i) // across[2]
+        low, high = pick(box, i) - row * across[2] - 1, pick(box, i) - row * across[2] + 2
+        plane = row // across[1]
+        line = row - plane * across[1]
         found = _NONE
-        for a in range(max(place[i, 0] - 1, 0), min(place[i, 0] + 2, across[0])):
-            for b in range(max(place[i, 1] - 1, 0), min(place[i, 1] + 2, across[1])):
+        for a in range(max(plane - 1, 0), min(plane + 2, across[0])):
+            for b in range(max(line - 1, 0), min(line + 2, across[1])):
                 row = (a * across[1] + b) * across[2]
-                begin = pick(start, row + max(place[i, 2] - 1, 0))
-                end = pick(start, row + min(place[i, 2] + 2, across[2]))
-                found = _scan(begin, end, x, y, z, rank, centre, i, cutoff, near, found)
-        if done + found > room:
-            room = 2 * (done + found)
-            first, second = _grown(first, done, room), _grown(second, done, room)
-            dx, dy, dz = _grown(dx, done, room), _grown(dy, done, room), _grown(dz, done, room)
+                first, last = row + max(low, 0), row + min(high, across[2])
+                bounds = pick(start, first), pick(start, last)
+                found = _scan(bounds, x, y, z, rank, centre, i, cutoff, near, found)
+        if done + found + _PAD > len(pairs.x):
+            pairs = _grown(pairs, done, 2 * (done + found))
         for e in range(found):
             p = pick(near, e)
-            put(first, done, i)
-            put(second, done, pick(owner, pick(order, p)))
-            put(dx, done, pick(x, p) - pick(x, at))
-            put(dy, done, pick(y, p) - pick(y, at))
-            put(dz, done, pick(z, p) - pick(z, at))
+            put(pairs.first, done, begin + i)
+            put(pairs.second, done, begin + pick(owner, pick(order, p)))
+            put(pairs.x, done, pick(x, p) - pick(x, at))
+            put(pairs.y, done, pick(y, p) - pick(y, at))
+            put(pairs.z, done, pick(z, p) - pick(z, at))
             done += 1
     for e in range(done, done + _PAD):
-        first[e], second[e], dx[e], dy[e], dz[e] = 0, 0, 0.0, 0.0, 0.0
-    return Pairs(done, first, second, dx, dy, dz)
+        put(pairs.first, e, _NONE)
+        put(pairs.second, e, _NONE)
+        put(pairs.x, e, 0.0)
+        put(pairs.y, e, 0.0)
+        put(pairs.z, e, 0.0)
+    return _counted(pairs, done)
 
 
 @inlined
 def _scan(
-    begin: int,
-    end: int,
+    bounds: tuple[int, int],
     x: NDArray[np.float64],
     y: NDArray[np.float64],
     z: NDArray[np.float64],
@@ -214,7 +226,7 @@ def _scan(
     found: int,
 ) -> int:
     """Append points of higher rank than i within the cutoff to `near`, four at a time."""
-    limit, after = four(cutoff * cutoff), four(float(i))
+    (begin, end), limit, after = bounds, four(cutoff * cutoff), four(float(i))
     for p in range(begin, end, 4):
         away = subtract(load(x, p, limit), centre[0])
         square = multiply(away, away)
@@ -228,11 +240,3 @@ def _scan(
             put(near, found, p + lane)
             found += (hits >> lane) & 1
     return found
-
-
-@helper
-def _grown(array: NDArray[Any], count: int, room: int) -> NDArray[Any]:
-    grown = np.empty(room + _PAD, array.dtype)
-    for e in range(count):
-        grown[e] = array[e]
-    return grown
