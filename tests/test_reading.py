@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import ase.io
@@ -384,3 +386,16 @@ def test_what_is_unusual_in_a_trajectory_is_left_to_ase(tmp_path: Path) -> None:
     with Trajectory(path) as trajectory:
         assert trajectory.frame(1) is not None
         assert trajectory.frame(2) is None
+
+
+def test_trajectories_need_no_readers_of_ase(tmp_path: Path) -> None:
+    # Importing those takes longer than most files.
+    ase.io.write(tmp_path / "a.traj", [labelled(water(0.1), -1.0)])
+    code = (
+        "import sys; from pathlib import Path; from ampflow.reading import read_images;"
+        "(image,) = read_images([Path(sys.argv[1])], (0.1, frozenset([1, 8])));"
+        "print(image.energy, [m for m in ('ase.io', 'ase.db') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "a.traj"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "-1.0 []"

@@ -48,7 +48,7 @@ STRUCTURES = {
         "OPtH", [[0, 1.1, 0.3], [-1e-9, 2.4, 1.5], [1.2, 3, -1e-17]], cell=[3, 3, 3.3], pbc=True
     ),
     "one atom, hundreds of images": Atoms(
-        "O", cell=[[1.3, 0.1, 0], [0.2, 1.2, 0], [0, 0.3, 1.4]], pbc=True
+        "O", cell=[[0.9, 0.1, 0], [0.2, 0.85, 0], [0, 0.3, 1.0]], pbc=True
     ),
     "lonely atom": Atoms("Pt", cell=[9, 9, 9], pbc=True),
 }

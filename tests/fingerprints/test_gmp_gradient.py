@@ -218,3 +218,37 @@ def test_smooth_cutoff() -> None:
     assert make(switch_width=1.2) != make()
     with pytest.raises(OptionError, match="switch_width"):
         make(switch_width=3.8)
+
+
+@pytest.mark.parametrize("end", [2.5, 3.7])
+def test_switch_has_two_continuous_derivatives(end: float) -> None:
+    # Where the switch begins and where it ends neither slope nor curvature jumps.
+    descriptor, step = make(orders=[0], sigmas=[1.1], switch_width=1.2), 1e-4
+
+    def slope(distance: float) -> float:
+        pair = Atoms("HO", [[0, 0, 0], [distance, 0, 0]])
+        gradient, _ = descriptor.vjp(pair, np.array([[1.0], [0.0]]))
+        return float(gradient[1, 0])
+
+    def curvature(distance: float) -> float:
+        return (slope(distance + step) - slope(distance - step)) / (2 * step)
+
+    middle = (2.5 + 3.7) / 2
+    assert slope(end - 1e-9) == pytest.approx(slope(end + 1e-9), abs=1e-6 * abs(slope(middle)))
+    largest = max(abs(curvature(x)) for x in np.linspace(2.6, 3.6, 11))
+    before, after = curvature(end - 1.01 * step), curvature(end + 1.01 * step)
+    assert before == pytest.approx(after, abs=0.01 * largest)
+
+
+def test_hard_cut_jumps() -> None:
+    # An O-O pair that crosses 5 Å changes the widest default feature by a third; a switch holds it.
+    def change(width: float) -> float:
+        descriptor = GMP([4.4], [0], 5.0, switch_width=width)
+        inside, outside = (
+            descriptor.compute(Atoms("O2", [[0, 0, 0], [distance, 0, 0]]))[0, 0]
+            for distance in (5.0 - 1e-9, 5.0)
+        )
+        return float(1 - outside / inside)
+
+    assert change(0.0) == pytest.approx(0.345, abs=0.005)
+    assert abs(change(1.0)) < 1e-12
