@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # scipy.stats, which has it too, imports for a second
 
 __all__ = ["COLUMNS", "PARTS", "Interval", "PartErrors", "error_figures"]
 
@@ -113,6 +113,6 @@ def _mean_interval(values: NDArray[np.float64], floor: float = -np.inf) -> Inter
     """Return the 95 % interval of the mean; None for fewer than two values."""
     if len(values) < 2:
         return None
-    half = float(student_t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    half = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / len(values) ** 0.5)
     mean = float(values.mean())
     return max(mean - half, floor), mean + half

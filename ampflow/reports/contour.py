@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
-from scipy.interpolate import griddata
 
 from ampflow.reports.search_figures import describe_trial
 from ampflow.reports.style import ACCENT, SCALE, Plot, escape, new_figure
@@ -123,6 +122,8 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 def _add_surface(figure: go.Figure, x: _Axis, y: _Axis, values: NDArray[np.float64]) -> None:
     """Draw the interpolated values, unless all points lie on one line."""
+    from scipy.interpolate import griddata  # half a second to import: not for every command
+
     points = np.column_stack([x.unit(), y.unit()])
     places, inverse = np.unique(points, axis=0, return_inverse=True)
     if len(places) < 4 or np.linalg.matrix_rank(places - places[0], tol=1e-6) < 2:
