@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,13 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ampflow.experiment import Data, Fingerprints
-from ampflow.fingerprinting import find_source, fingerprint, make_descriptor, store_path
+from ampflow.fingerprinting import (
+    StoreJob,
+    find_source,
+    fingerprint,
+    make_descriptor,
+    store_path,
+)
 from ampflow.fingerprints.placing import join_atoms
 from ampflow.reading import read_images
 
@@ -76,6 +83,7 @@ def main() -> None:
         if arguments.repeats:
             show_small(arguments.file, Path(folder), arguments.repeats)
             show_cold(arguments.file, Path(folder) / "cold")
+            show_processes(arguments.file, Path(folder))
         if arguments.many:
             show_many(arguments.file, Path(folder), arguments.many)
 
@@ -155,6 +163,34 @@ def show_cold(file: Path, folder: Path) -> None:
         wall, cpu = ends[0] - np.diff(ends, axis=0).min(axis=0)
         print(f"{name}: imports and first store {ends[0, 0]:.2f} s; "
               f"more than a later store: {wall:.2f} s, CPU {cpu:.2f}")  # fmt: skip
+
+
+def show_processes(file: Path, folder: Path) -> None:
+    """Print how fast one process, and two, make the two shards of a larger file."""
+    large, small = folder / "shards.traj", folder / "small.traj"
+    write_many(file, large, 6000)
+    write_many(file, small, 10)
+    taken: dict[int, list[float]] = {1: [], 2: []}
+    for turn in range(3):
+        for count, walls in taken.items():
+            warm, job = (store_job(f, folder / f"{turn}-{count}") for f in (small, large))
+            shards = job.source.shards()
+            spawn = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(count, spawn, warm.make, warm.source.shards()) as pool:
+                list(pool.map(time.sleep, [4.0] * count))  # until each has begun
+                start = time.perf_counter()
+                list(pool.map(job.make, shards))
+                walls.append(time.perf_counter() - start)
+    one, two = (statistics.median(walls) for walls in taken.values())
+    best = min(taken[1]) / min(taken[2])
+    print(f"{len(shards)} shards, 6,000 structures: 1 process {one:.2f} s, 2 {two:.2f} s; "
+          f"{one / two:.2f} times as fast, at best {best:.2f}")  # fmt: skip
+
+
+def store_job(file: Path, folder: Path) -> StoreJob:
+    data, descriptor = Data(files=[str(file)]), make_descriptor(Fingerprints())
+    source = find_source(data)
+    return StoreJob(source, data, descriptor, store_path(folder, source, data, descriptor))
 
 
 def show_many(file: Path, folder: Path, count: int) -> None:

@@ -102,3 +102,21 @@ def test_refused(positions: Any, cell: Any, pbc: Any, code: int) -> None:
     complete = complete_cell(np.array(cell, dtype=float), axes)
     pairs = pairs_of(positions, complete, axes, 5.0)
     assert pairs.found == code
+
+
+def test_batches_are_their_structures() -> None:
+    # Structures with far more pairs than there was room for at first, one after the other.
+    cells = np.stack([SKEWED / 2.5, SKEWED[::-1] / 2.3, SKEWED / 2.7])
+    positions, offsets = np.array([[0.1, 0, 0], [0, 0.2, 0], [0.5, 0, 0.3]]), np.arange(4)
+    pbc = np.ones((3, 3), dtype=bool)
+    together = half_pairs(positions, offsets, cells, pbc, 5.3)
+    alone = [half_pairs(positions[[k]], offsets[:2], cells[[k]], pbc[[k]], 5.3) for k in range(3)]
+    assert together.found == sum(pairs.found for pairs in alone) > 5 * 32 * len(positions)
+    for name in ("x", "y", "z"):
+        parts = [getattr(pairs, name)[: pairs.found] for pairs in alone]
+        found = getattr(together, name)
+        np.testing.assert_array_equal(found[: together.found], np.concatenate(parts))
+        np.testing.assert_array_equal(found[together.found :][:4], 0.0)  # read as vectors of four
+    owners = np.repeat(np.arange(3), [pairs.found for pairs in alone])
+    np.testing.assert_array_equal(together.first[: together.found], owners)
+    np.testing.assert_array_equal(together.second[: together.found], owners)
