@@ -152,6 +152,7 @@ def _others(path: Path, candidates: Iterable[Path]) -> Iterator[Part]:
                 continue
             if usable:
                 yield part
+                part.close()
 
 
 def _keys(geometries: NDArray[np.uint8]) -> NDArray[np.void]:

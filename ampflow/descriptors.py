@@ -116,6 +116,7 @@ def _write(
             name_of=lambda row, part=structures: f"{part.path}, record {row}",  # type: ignore[misc]
         )
         names.append([structures.path.stem, name])
+        structures.close()
     whole = Part(base.path)
     header = whole.meta | {
         "digest": path.stem,

@@ -160,7 +160,9 @@ class StoreJob:
 
         half(len(rejected))
         copied = fingerprint_shard(read, self.descriptor, path, threads, half, name_of)
-        return MadeShard(len(read), len(rejected), copied, time.monotonic() - start)
+        made = MadeShard(len(read), len(rejected), copied, time.monotonic() - start)
+        read.close()
+        return made
 
     def is_made(self, shard: Shard) -> bool:
         """Tell whether the parts of a shard are there, without looking at each byte."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ampflow.errors import StorageError
 from ampflow.files import atomic_path
-from ampflow.values import LONG, REMAKE, MissingValueError, read_value, write_values
+from ampflow.values import LONG, REMAKE, MissingValueError, close_values, read_value, write_values
 
 __all__ = ["PART_SCHEMA", "DamagedError", "Part", "write_part"]
 
@@ -196,8 +196,9 @@ class Part:
         return found
 
     def close(self) -> None:
-        """Forget what was read; it is read again when it is used again."""
+        """Forget what was read, and unmap the file; it is read again when it is used again."""
         self.__dict__.pop("_head", None)
+        close_values(self.path)
 
     def _load(self, start: int, stop: int) -> tuple[Arrays, NDArray[np.uint32]]:
         offsets = self.offsets[start : stop + 1]

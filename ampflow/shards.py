@@ -80,8 +80,9 @@ def is_sound(part: Part) -> bool:
     try:
         return not part.damaged()
     except StorageError:
-        part.close()
         return False
+    finally:
+        part.close()  # all of it was mapped
 
 
 def write_structures(

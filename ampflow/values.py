@@ -23,7 +23,7 @@ import lmdb
 from ampflow.errors import StorageError
 from ampflow.files import explain_os_error
 
-__all__ = ["LONG", "REMAKE", "MissingValueError", "read_value", "write_values"]
+__all__ = ["LONG", "REMAKE", "MissingValueError", "close_values", "read_value", "write_values"]
 
 LONG = 2048
 """Bytes from which on a value has pages of its own."""
@@ -98,6 +98,21 @@ def read_value(path: Path, name: bytes, start: int = 0, stop: int | None = None)
         if value is None:
             raise MissingValueError(name)
         return bytes(value[start:stop])
+
+
+def close_values(path: Path) -> None:
+    """Close a file that was read, so that it is no longer mapped: what is mapped counts as memory.
+
+    It is opened again when it is read again.
+    """
+    try:
+        found = path.stat()
+    except OSError:
+        return
+    with _lock:
+        opened = _open.pop((os.getpid(), found.st_dev, found.st_ino), None)
+        if opened is not None:
+            opened[1].close()
 
 
 def _environment(path: Path) -> lmdb.Environment:

@@ -16,7 +16,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ampflow.demo import make_demo_structures
 from ampflow.errors import DataError, StorageError
 from ampflow.experiment import Data, Fingerprints, Split
-from ampflow.fingerprinting import find_source, fingerprint, make_descriptor, store_path
+from ampflow.fingerprinting import (
+    StoreJob,
+    find_source,
+    fingerprint,
+    make_descriptor,
+    store_path,
+)
 from ampflow.fingerprints import GMP
 from ampflow.fingerprints.placing import Batch
 from ampflow.images import Frame
@@ -230,7 +236,13 @@ import os, sys
 from pathlib import Path
 from ampflow import source
 from ampflow.experiment import Data, Fingerprints
-from ampflow.fingerprinting import find_source, fingerprint, make_descriptor, store_path
+from ampflow.fingerprinting import (
+    StoreJob,
+    find_source,
+    fingerprint,
+    make_descriptor,
+    store_path,
+)
 from ampflow.fingerprints import GMP
 from ampflow.fingerprints.placing import Batch
 from ampflow.images import Frame
@@ -266,6 +278,22 @@ def test_a_killed_run_goes_on(tmp_path: Path, structures, monkeypatch) -> None:
     store = make_store(tmp_path, data)
     assert (len(store), store.header["reused"]) == (12, 8)
     assert read == []  # the structures of the third shard had been written
+
+
+@pytest.mark.usefixtures("few_in_a_shard")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_shard_leaves_nothing_in_memory(tmp_path: Path, structures) -> None:
+    # Made anew, with rows or columns of others, or found: its files are mapped no longer, so that
+    # memory does not grow with the number of shards.
+    data = write(tmp_path / "a.traj", structures)
+    for options in ({"orders": 1}, {"orders": 2}, {"orders": 2}):
+        source, descriptor = find_source(data), make_descriptor(Fingerprints(**options))
+        path = store_path(tmp_path / "stores", source, data, descriptor)
+        job = StoreJob(source, data, descriptor, path)
+        assert len(source.shards()) == 3
+        for shard in source.shards():
+            job.make(shard)
+            assert str(tmp_path / "stores") not in Path("/proc/self/maps").read_text()
 
 
 @pytest.mark.usefixtures("few_in_a_shard")

@@ -121,3 +121,15 @@ def test_a_full_disk_is_explained(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, handler)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_closed_part_is_no_longer_mapped(tmp_path: Path) -> None:
+    # What is mapped counts as memory of the process; a closed part is read again when it is used.
+    make_part(tmp_path / "a")
+    part = Part(tmp_path / "a")
+    before = part.read(0, 4)
+    assert str(part.path) in Path("/proc/self/maps").read_text()
+    part.close()
+    assert str(part.path) not in Path("/proc/self/maps").read_text()
+    np.testing.assert_array_equal(part.read(0, 4)["values"], before["values"])
