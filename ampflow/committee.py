@@ -17,6 +17,7 @@ from ampflow.potential.model import Potential
 from ampflow.potential.training import train
 from ampflow.splits import Splits
 from ampflow.store import FingerprintStore
+from ampflow.stored import Stored
 from ampflow.tuning.described import described_store
 from ampflow.tuning.results import CHECKPOINT, trial_folder
 from ampflow.tuning.space import fill
@@ -84,7 +85,7 @@ def make_committee(spec: StudySpec, members: int, level: float = 0.9) -> Committ
         trained = train(fitted, scored, chosen, spec.seed, checkpoint=checkpoint)
         provenance = {"seed": spec.seed, "store": store.digest, "study": spec.name}
         potentials.append(Potential(store.header["descriptor"], trained.fit, chosen, provenance))
-    ensemble = calibrate(Ensemble(potentials, level), store.load(splits.validation))
+    ensemble = calibrate(Ensemble(potentials, level), Stored(store, splits.validation))
     return Committee(ensemble, _judge(ensemble, store, splits))
 
 
@@ -94,7 +95,7 @@ def _distinct(options: list[Training]) -> list[Training]:
 
 
 def _judge(ensemble: Ensemble, store: FingerprintStore, splits: Splits) -> TestFigures:
-    test = store.load(splits.test)
+    test = Stored(store, splits.test)
     if not len(test):
         raise DataError("no structures in the test part", "give split.test a share")
     mean, half = ensemble.predict(test)

@@ -5,8 +5,8 @@ A part is one LMDB file (see `values`). It has some rows (structures), and each 
 after row, and `offsets` (rows + 1,) says where each row's items begin. `checksums` (rows + 1,) has
 a CRC-32 of each row's entries in all arrays, and last one of everything else. So each byte that
 means something is under one checksum, and damage is known by its row. `head` has all else as
-JSON, and types and shapes. Parts are written beside their final name and renamed; they are mapped
-into memory to be read, and read in runs of rows.
+JSON, and types and shapes. Parts are written beside their final name and renamed; they are
+read in runs of rows.
 """
 
 from __future__ import annotations

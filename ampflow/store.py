@@ -2,8 +2,8 @@
 
 `NAME.lmdb` is the store: a header, an index of all structures, and which parts they are in.
 Beside it, `structures/` and `fingerprints/` hold the parts, shared by all stores of the folder.
-All are files of plain arrays with checksums (see `parts`), complete or absent, mapped into memory,
-never changed; readers use no locks and may be many.
+All are files of plain arrays with checksums (see `parts`), complete or absent, never changed;
+readers use no locks and may be many.
 """
 
 from __future__ import annotations

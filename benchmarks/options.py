@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from real_data import dataset, split
 
 from ampflow.experiment import Fingerprints, Training
+from ampflow.potential import shuffling
 from ampflow.potential.training import train
 
 WIDE = {"num_layers": 5, "num_nodes": 20, "activation": "tanh"}
@@ -40,6 +41,7 @@ GROUPS: dict[str, list[dict[str, Any]]] = {
         {"epochs": 200, "step_size": 30},
         {"num_nodes": 64},
     ],
+    "windows": [{}, {"windows": 4}, {"windows": 16}],  # that the train part is shuffled in
     "fingerprints": [
         {},
         *({"switch_width": width} for width in (0.5, 1.0, 2.0)),
@@ -53,17 +55,21 @@ GROUPS: dict[str, list[dict[str, Any]]] = {
 
 def errors(file: str, changes: dict[str, Any], seeds: int) -> NDArray[np.float64]:
     """Return (seeds, 4): of references on test, on validation, on test; ms an epoch."""
-    own = set(Fingerprints.model_fields)
+    changes = dict(changes)
+    windows, own = changes.pop("windows", 0), set(Fingerprints.model_fields)
     prints = Fingerprints.model_validate({k: v for k, v in changes.items() if k in own})
     options = Training.model_validate({k: v for k, v in changes.items() if k not in own})
-    data, rows = dataset(file, prints), []
+    data, rows, window = dataset(file, prints), [], shuffling._WINDOW
     for seed in range(seeds):
         fitted, scored, test = split(data, seed)
+        if windows:
+            shuffling._WINDOW = fitted.fingerprints.size // windows
         found = train(fitted, scored, options, seed)
         parts = found.fit.references.of(test), found.fit.predict(test)
         wrong = [float(np.abs(part - test.energies).mean()) for part in parts]
         epoch = 1e3 * float(np.median([epoch.seconds for epoch in found.history]))
         rows.append([wrong[0], found.validation_mae, wrong[1], epoch])
+    shuffling._WINDOW = window
     return np.array(rows)
 
 

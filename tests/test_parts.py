@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 
 from ampflow import parts
 from ampflow.errors import StorageError
 from ampflow.parts import DamagedError, Part, write_part
+from ampflow.values import MissingValueError, read_value, write_values
 
 
 def make_part(path: Path, sizes: tuple[int, ...] = (3, 1, 0, 2)) -> dict[str, np.ndarray]:
@@ -37,6 +39,25 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
                 own = slice(start, stop) if len(array) == 4 else slice(edges[start], edges[stop])
                 np.testing.assert_array_equal(found[name], array[own])
                 assert found[name].dtype == array.dtype
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 40, 300])
+def test_values_are_those_of_lmdb(tmp_path: Path, count: int) -> None:
+    # Values are where LMDB itself finds them, short or long, in one page of names or several.
+    random = np.random.default_rng(count)
+    values = {
+        f"name{n}".encode(): random.bytes(int(random.choice([0, 1, 9, 2047, 2048, 5000, 30_000])))
+        for n in range(count)
+    }
+    write_values(tmp_path / "a", values)
+    for name, value in values.items():
+        assert read_value(tmp_path / "a", name) == value
+        assert read_value(tmp_path / "a", name, 3, 2500) == value[3:2500]
+    with pytest.raises(MissingValueError):
+        read_value(tmp_path / "a", b"other")
+    environment = lmdb.open(str(tmp_path / "a"), subdir=False, readonly=True, lock=False)
+    with environment, environment.begin() as transaction:
+        assert dict(transaction.cursor()) == values
 
 
 def test_a_part_without_rows(tmp_path: Path) -> None:

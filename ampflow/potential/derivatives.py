@@ -21,7 +21,6 @@ from ampflow.stored import Stored
 
 __all__ = ["differentiate", "load_part", "load_parts"]
 
-_COPIES = 2.0  # of the fingerprints in float64: the kernels have their own
 _SAMPLE = 4  # structures whose derivatives are measured
 
 
@@ -39,7 +38,9 @@ def load_parts(
     """
     indices = np.concatenate(list(parts))
     atoms = int(store.index.atoms[indices].sum())
-    needed = _COPIES * 8 * len(store.header["features"]) * atoms
+    # In float64; standardised in the precision of the training; and the kernels' copy of that.
+    bytes_each = 8 + 2 * np.dtype(options.precision).itemsize
+    needed = float(bytes_each * len(store.header["features"]) * atoms)
     limit = 1e9 * options.memory or fair_share()
     what = "fingerprints"
     if options.differentiates and len(indices):

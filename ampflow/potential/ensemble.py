@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from ampflow.dataset import Dataset
+from ampflow.dataset import Structures
 from ampflow.errors import DataError, StorageError
 from ampflow.files import atomic_path, read_json, write_json
 from ampflow.potential.model import Evaluation, Potential
@@ -51,7 +51,7 @@ class Ensemble:
         """The descriptor that all members share."""
         return self.members[0].fingerprints
 
-    def predict(self, dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def predict(self, dataset: Structures) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return mean energies and halves of intervals: (structures,) eV each.
 
         Raises
@@ -62,7 +62,7 @@ class Ensemble:
         mean, spread = self.spread(dataset)
         return mean, self.factor * (spread + self.floor)
 
-    def spread(self, dataset: Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def spread(self, dataset: Structures) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return mean and standard deviation of the members' energies: (structures,) eV each."""
         energies = np.stack([member.fit.predict(dataset) for member in self.members])
         return energies.mean(axis=0), energies.std(axis=0, ddof=1)
@@ -135,7 +135,7 @@ def load_any(folder: Path) -> Potential | Ensemble:
     return (Ensemble if (folder / _DESCRIPTION).is_file() else Potential).load(folder)
 
 
-def calibrate(ensemble: Ensemble, dataset: Dataset) -> Ensemble:
+def calibrate(ensemble: Ensemble, dataset: Structures) -> Ensemble:
     """Return the ensemble with intervals that hold for its level of structures like `dataset`.
 
     Split conformal prediction with scores |error| / (spread + mean spread): whatever the errors'

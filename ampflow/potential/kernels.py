@@ -367,8 +367,11 @@ def standardise(
     `places` in `out`.
     """
     for k in range(len(starts)):
-        for a in range(sizes[k]):
-            place, step = places[targets[k] + a], steps[targets[k] + a]
-            for feature in range(values.shape[1]):
-                number = (values[starts[k] + a, feature] - mean[feature]) / scale[feature]
-                out[place + feature * step] = number
+        begin = starts[k]
+        own = slice(targets[k], targets[k] + sizes[k])
+        where, step = places[own], steps[own]
+        for feature in range(values.shape[1]):  # `out` is written in runs
+            middle, width = mean[feature], scale[feature]
+            for a in range(len(where)):
+                number = (values[begin + a, feature] - middle) / width
+                out[where[a] + feature * step[a]] = number

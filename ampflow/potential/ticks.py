@@ -97,10 +97,17 @@ def cut(
     ----------
     rows
         Of the part's first atom in the features, and of zeros.
+
+    Raises
+    ------
+    ValueError
+        If a structure does not fit into a tick.
     """
     stops, lasts = np.zeros(len(order), np.int64), np.zeros(len(order), np.int64)
     offsets = part.offsets.copy()  # never read-only: numba would compile for that apart
     count = int(called(_stops, offsets, order, ends, room, stops, lasts))
+    if count < 0:
+        raise ValueError(f"a structure has more than the {room} atoms of a tick")
     stops, lasts = stops[:count], lasts[:count]
     atoms = np.full((count, room), rows[1])
     owners = np.full((count, room), STRUCTURES)
@@ -139,7 +146,10 @@ def _stops(
     stops: NDArray[np.int64],
     lasts: NDArray[np.int64],
 ) -> int:
-    """Find where each tick ends in `order`, and whether it ends a batch; return their number."""
+    """Find where each tick ends in `order`, and whether it ends a batch; return their number.
+
+    A structure has to fit into the room of a tick: -1 where one does not.
+    """
     count, place = 0, 0
     for end in ends:
         while place < end:
@@ -149,6 +159,8 @@ def _stops(
                 if atoms > room:
                     break
                 place += 1
+            if place == first:
+                return -1
             stops[count], lasts[count] = place, place == end
             count += 1
     return count

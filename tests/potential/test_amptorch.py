@@ -99,6 +99,15 @@ def test_not_installed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         train(make(20), make(5, seed=1), OPTIONS, seed=0)
 
 
+# Its defects are said once a process, whoever asks.
+def test_defects_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    compat.warn_of_defects.cache_clear()
+    for _ in range(2):
+        compat.warn_of_defects()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "cell face" in caplog.text
+
+
 # ampflow imports none of it by itself: the licence is AMPTorch's own affair.
 def test_not_imported() -> None:
     code = (

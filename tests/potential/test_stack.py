@@ -14,8 +14,9 @@ import torch
 
 from ampflow.dataset import Dataset
 from ampflow.experiment import Training
-from ampflow.potential.engine import Engines
+from ampflow.potential.engine import Engines, Samples
 from ampflow.potential.stack import Capacity, Stack
+from ampflow.potential.ticks import cut
 from ampflow.potential.training import Diverged, Epoch, Trained, train
 
 Make = Callable[..., Dataset]
@@ -51,6 +52,13 @@ def on_torch() -> Engines:
 
 def on_cpu() -> Engines:
     return Stack(CAPACITY).member
+
+
+# A structure that a tick has no room for is an error, and no endless loop.
+def test_too_large_for_a_tick() -> None:
+    samples = Samples(np.zeros((40, 1)), np.array([0, 8, 40]), np.zeros(2))
+    with pytest.raises(ValueError, match="more than the 16 atoms"):
+        cut(samples, np.arange(2), np.array([2]), 16, (0, 40))
 
 
 def same(one: Trained, other: Trained) -> None:

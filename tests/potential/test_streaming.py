@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
+from ampflow.dataset import Dataset
 from ampflow.digests import digest
 from ampflow.errors import OptionError, StorageError
 from ampflow.experiment import Training
@@ -16,6 +19,7 @@ from ampflow.potential import shuffling
 from ampflow.potential.derivatives import load_parts
 from ampflow.potential.training import Trained, train
 from ampflow.store import FingerprintStore
+from ampflow.stored import Stored
 
 SMALL = 1e-9  # GB: nothing fits
 OPTIONS = Training(num_layers=1, num_nodes=4, epochs=4, batch_size=8, dropout_rate=0.1)
@@ -118,6 +122,43 @@ def test_damage_while_streaming(
     small = OPTIONS.model_copy(update={"memory": SMALL})
     with pytest.raises(StorageError, match="record 1 is not as it was written"):
         _trained(store, small, on_epoch=damage)
+
+
+# So does a disk that fails, and a store that is removed; what was trained so far stays.
+@pytest.mark.parametrize(
+    ("trouble", "said"), [("fails", "[Ii]nput/output error"), ("removed", "no such file")]
+)
+def test_a_disk_that_fails(
+    store: FingerprintStore,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    trouble: str,
+    said: str,
+) -> None:
+    monkeypatch.setattr(shuffling, "_WINDOW", 300)
+
+    def fail(*_: Any) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def begin(_: Any) -> None:
+        if trouble == "removed":
+            for _, fingerprints in store.parts:
+                fingerprints.path.unlink(missing_ok=True)
+        else:
+            monkeypatch.setattr(os, "pread", fail)
+
+    small = OPTIONS.model_copy(update={"memory": SMALL, "checkpoint_epochs": 1})
+    with pytest.raises(StorageError, match=said):
+        _trained(store, small, on_epoch=begin, checkpoint=tmp_path / "c")
+    assert (tmp_path / "c").is_file()
+
+
+# What training takes depends on its precision: numbers twice as long may not fit.
+def test_memory_counts_the_precision(store: FingerprintStore) -> None:
+    numbers = 4 * int(store.index.atoms.sum())
+    for precision, kind in (("float32", Dataset), ("float64", Stored)):
+        options = Training(precision=precision, memory=20e-9 * numbers)
+        assert isinstance(load_parts(store, [np.arange(90)], options)[0], kind)
 
 
 # What cannot be streamed is refused before memory runs out.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
 from functools import cache
 from types import ModuleType
@@ -16,7 +17,15 @@ import numpy as np
 
 from ampflow.errors import OptionError
 
-__all__ = ["load_amptorch", "require_amptorch"]
+__all__ = ["load_amptorch", "require_amptorch", "warn_of_defects"]
+
+_log = logging.getLogger(__name__)
+_DEFECTS = (
+    "AMPTorch's own fingerprints may miss neighbours of atoms within 1e-7 of a cell face, some of "
+    "their derivatives are wrong, elements without a density are taken for others, and its cache "
+    "does not notice other densities; it rounds the energies that scores are made of to float32. "
+    "Trainings with ampflow's fingerprints meet the last alone (docs/amptorch.md)"
+)
 
 _NEEDED = ("amptorch", "skorch", "torch_geometric", "h5py", "sklearn", "tqdm")
 
@@ -35,6 +44,12 @@ def require_amptorch() -> None:
             f"this needs AMPTorch, but there is no {', '.join(missing)} in this environment",
             'pip install "ampflow[amptorch]" (needs a C++ compiler), as docs/amptorch.md says',
         )
+
+
+@cache
+def warn_of_defects() -> None:
+    """Say once a process what is known to be wrong with AMPTorch."""
+    _log.warning(_DEFECTS)
 
 
 @cache

@@ -15,7 +15,7 @@ from ampflow.errors import OptionError
 from ampflow.experiment.backends import refuse_for_amptorch
 from ampflow.files import atomic_path
 from ampflow.images import Image
-from ampflow.potential.amptorch.compat import require_amptorch
+from ampflow.potential.amptorch.compat import require_amptorch, warn_of_defects
 from ampflow.potential.amptorch.config import make_config
 from ampflow.potential.amptorch.lmdb_files import write_lmdb
 from ampflow.potential.model import Potential
@@ -55,6 +55,7 @@ def export(potential: Potential, images: Sequence[Image], folder: Path) -> None:
         If an element was not in the train part.
     """
     require_amptorch()
+    warn_of_defects()
     try:
         refuse_for_amptorch({name: [value] for name, value in potential.options})
     except ValueError as error:

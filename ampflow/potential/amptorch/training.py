@@ -20,7 +20,7 @@ from ampflow.digests import digest
 from ampflow.errors import AmpflowError, DataError
 from ampflow.experiment import Training
 from ampflow.files import write_json
-from ampflow.potential.amptorch.compat import require_amptorch
+from ampflow.potential.amptorch.compat import require_amptorch, warn_of_defects
 from ampflow.potential.fit import Fit
 from ampflow.potential.network import Network
 from ampflow.potential.references import make_references
@@ -101,6 +101,7 @@ def _train_anew(
     on_epoch: Callable[[Epoch], None] | None,
 ) -> tuple[list[Epoch], NDArray[np.float64]]:
     require_amptorch()
+    warn_of_defects()
     history: list[Epoch] = []
     # Nobody else writes there: the pickles that AMPTorch reads are those that it has just written.
     with tempfile.TemporaryDirectory(prefix="ampflow-amptorch-") as name:
