@@ -196,7 +196,7 @@ class Part:
         return found
 
     def close(self) -> None:
-        """Forget what was read, and unmap the file; it is read again when it is used again."""
+        """Forget what was read, and close the file; it is read again when it is used again."""
         self.__dict__.pop("_head", None)
         close_values(self.path)
 
