@@ -82,7 +82,7 @@ def is_sound(part: Part) -> bool:
     except StorageError:
         return False
     finally:
-        part.close()  # all of it was mapped
+        part.close()  # whoever needs it reads it again
 
 
 def write_structures(
