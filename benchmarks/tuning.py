@@ -5,6 +5,12 @@
 
 `--storage journal` (sqlite, postgresql, mysql) takes one of them. The servers are private ones on
 loopback, from Debian's packages.
+
+Utilisation is the part of the workers' time in which they train (here: sleep), given twice:
+steady, while all of them train: from when the last of them begins its first trial to when the
+first of them ends its last one; and whole, from the start of the workers, which each open the
+study first, to the end of the last. Imports come before both. All workers, the servers and
+this program share the machine's processors, which on a cluster they would not.
 """
 
 from __future__ import annotations
@@ -26,11 +32,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tuning"))
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, _CachedStorage
+from optuna.storages import BaseStorage
 from servers import mysql_server, postgresql_server
 
 from ampflow.experiment import Range, Training, Tuning
-from ampflow.tuning.draft import Draft
+from ampflow.tuning.database import Database
+from ampflow.tuning.journal import Journal
 from ampflow.tuning.sampling import make_sampler
 from ampflow.tuning.space import suggest
 from ampflow.tuning.spec import StudySpec
@@ -44,13 +51,11 @@ SPACE = {
     "num_layers": Range(low=2, high=6),
     "gamma": Range(low=0.5, high=1.0),
 }
-CALLS = {
-    "write": [Draft],
-    "create_new_trial": [JournalStorage, _CachedStorage],
-    "get_all_trials": [JournalStorage, _CachedStorage],
-}
+EPOCHS = 10
+CALLS = ("count", "begun", "create", "write", "get_all_trials")
 PROCESSES = 8  # with threads in each: 200 processes would be a benchmark of the memory
 latencies: list[float] = []  # of this process, seconds
+inside = threading.local()  # whether a thread is in a call
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,10 @@ class Outcome:
 
 @dataclass
 class Sleeping:
-    """A trainer that sleeps `seconds` a trial, and counts them. It writes no checkpoints."""
+    """A trainer that sleeps `seconds` a trial, and notes when. It writes no checkpoints."""
 
     seconds: float
-    slept: list[float] = field(default_factory=list)
+    began: list[float] = field(default_factory=list)  # when each epoch did
 
     def train(
         self, options: Training, seed: int, *, checkpoint: Path, on_epoch: Callable[[Epoch], None]
@@ -82,8 +87,8 @@ class Sleeping:
         history = []
         each = self.seconds / options.epochs
         for number in range(1, options.epochs + 1):
+            self.began.append(time.monotonic())
             time.sleep(each)
-            self.slept.append(each)
             history.append(Epoch(number, error(options, number), each))
             on_epoch(history[-1])
         return Outcome(history, options.epochs, history[-1].validation_mae)
@@ -170,17 +175,20 @@ def overhead(kinds: list[str], trials: int, epochs: int) -> None:
 
 def time_calls() -> None:
     """Have every call of a storage timed in this process."""
-    for name, classes in CALLS.items():
-        for cls in classes:
+    for cls in (Journal, Database):
+        for name in CALLS:
             setattr(cls, name, timed(getattr(cls, name)))
 
 
 def timed(method: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
-        start = time.perf_counter()
+        if getattr(inside, "a_call", False):  # one that another of them makes
+            return method(*args, **options)
+        inside.a_call, start = True, time.perf_counter()
         try:
             return method(*args, **options)
         finally:
+            inside.a_call = False
             latencies.append(time.perf_counter() - start)
 
     return call
@@ -189,36 +197,39 @@ def timed(method: Callable[..., Any]) -> Callable[..., Any]:
 def process(spec: StudySpec, names: list[str], seconds: float, ready: Any, results: Any) -> None:
     """Run a worker in each of some threads."""
     time_calls()
-    trainer = Sleeping(seconds)
+    trainers = [Sleeping(seconds) for _ in names]
     ready.wait()
+    used = time.process_time()
     threads = [
         threading.Thread(target=run_worker, args=(spec, name), kwargs={"objective": trainer})
-        for name in names
+        for name, trainer in zip(names, trainers, strict=True)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    results.put((sum(trainer.slept), latencies))
+    used = time.process_time() - used
+    results.put(([trainer.began for trainer in trainers], latencies, used))
 
 
-def workers(kinds: list[str], counts: list[int], seconds: float, rounds: int, sampler: str) -> None:
+def workers(kinds: list[str], counts: list[int], seconds: float, rounds: int, tuning: Any) -> None:
     """Print how well so many workers are used."""
-    print(f"{seconds:g} s a trial, 10 reports each, {rounds} trials a worker, {sampler}")
-    print("| storage | workers | trials/s | utilisation | a call: median, p95 (ms) |")
-    print("|---|---|---|---|---|")
+    print(f"{seconds:g} s a trial, {EPOCHS} reports each, {rounds} trials a worker, {tuning}")
+    print(
+        "| storage | workers | trials/s | utilisation: steady, whole | "
+        "a call: median, p95 (ms) | CPU of a worker (ms a trial) |"
+    )
+    print("|---|---|---|---|---|---|")
     for kind in kinds:
         with tempfile.TemporaryDirectory() as name, served(kind, Path(name)) as url:
             for count in counts:
-                print(
-                    f"| {kind} | {row(Path(name), url, count, seconds, rounds, sampler)} |",
-                    flush=True,
+                made = make_spec(
+                    Path(name), url, EPOCHS, f"w{count}", trials=count * rounds, **tuning
                 )
+                print(f"| {kind} | {count} | {row(made, count, seconds)} |", flush=True)
 
 
-def row(folder: Path, url: str, count: int, seconds: float, rounds: int, sampler: str) -> str:
-    tuning = {"trials": count * rounds, "pruner": "none", "sampler": sampler}
-    spec = make_spec(folder, url, 10, f"w{count}", **tuning)
+def row(spec: StudySpec, count: int, seconds: float) -> str:
     prepare_study(spec)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["servers", "ampflow.tuning.worker", "ampflow.tuning.cmaes"])
@@ -232,17 +243,35 @@ def row(folder: Path, url: str, count: int, seconds: float, rounds: int, sampler
     for child in children:
         child.start()
     ready.wait()
-    start = time.perf_counter()
+    start = time.monotonic()
     said = [results.get() for _ in children]
-    wall = time.perf_counter() - start
+    end = time.monotonic()
     for child in children:
         child.join()
-    done = study_summary(spec).complete
-    assert done == count * rounds, f"{done} of {count * rounds} trials"
-    calls = sorted(call for _, many_calls in said for call in many_calls)
+    done = study_summary(spec).finished
+    assert done == spec.tuning.trials, f"{done} of {spec.tuning.trials} trials"
+    began = [times for many_times, _, _ in said for times in many_times]
+    each = seconds / EPOCHS
+    all_busy = max(times[0] for times in began), min(times[-1] + each for times in began)
+    steady, whole = utilisation(began, each, *all_busy), utilisation(began, each, start, end)
+    calls = sorted(call for _, many_calls, _ in said for call in many_calls)
     median, p95 = (1e3 * calls[int(share * len(calls))] for share in (0.5, 0.95))
-    used = sum(slept for slept, _ in said) / (count * wall)
-    return f"{count} | {done / wall:.1f} | {used:.1%} | {median:.1f}, {p95:.1f}"
+    used = 1e3 * sum(used for _, _, used in said) / done
+    return (
+        f"{done / (end - start):.1f} | {steady:.1%}, {whole:.1%} | {median:.1f}, {p95:.1f} | "
+        f"{used:.0f}"
+    )
+
+
+def utilisation(began: list[list[float]], each: float, start: float, end: float) -> float:
+    """Return the part of the time between `start` and `end` in which workers train.
+
+    An epoch counts with the `each` seconds that it should take: a late awakening is no training.
+    """
+    trained = sum(
+        max(0.0, min(time + each, end) - max(time, start)) for times in began for time in times
+    )
+    return trained / (len(began) * (end - start))
 
 
 def main() -> None:
@@ -255,12 +284,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of a trial")
     parser.add_argument("--rounds", type=int, default=3, help="trials a worker")
     parser.add_argument("--sampler", default="random", help="others think longer")
+    parser.add_argument("--pruner", default="none", help="others read the study at each report")
     options = parser.parse_args()
     kinds = options.storage or STORAGES
     if options.what == "overhead":
         overhead(kinds, options.trials, options.epochs)
     else:
-        workers(kinds, options.workers, options.seconds, options.rounds, options.sampler)
+        tuning = {"sampler": options.sampler, "pruner": options.pruner}
+        workers(kinds, options.workers, options.seconds, options.rounds, tuning)
 
 
 if __name__ == "__main__":

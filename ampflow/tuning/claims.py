@@ -13,16 +13,19 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
+from ampflow.tuning.draft import Begun, TrialStorage
 from ampflow.tuning.leases import Lease, Leases
 
 __all__ = ["Claim", "Claims"]
 
 _SCAN = 1.0  # seconds between two looks at the leases of all trials, while there are new ones
+_SCANNING = 50  # and as many times what one takes
 _LONGEST_PAUSE = 0.5  # seconds between two looks at a trial that somebody else is creating
 
 
@@ -58,9 +61,10 @@ class Claims:
 
     def __init__(self, study: optuna.Study, leases: Leases, budget: int) -> None:
         # Optuna's public interface has no way to choose a trial: hence its storage, here.
-        self._study, self._storage = study, study._storage
+        self._id, self._storage = study._study_id, study._storage
+        self._trials = cast("TrialStorage", study._storage)
         self._leases, self._budget = leases, budget
-        self._scanned = -math.inf  # when all leases were looked at
+        self._next_scan = -math.inf  # when all leases are to be looked at
 
     def next(self, skip: Collection[int] = ()) -> Claim | None:
         """Claim a trial, other than those in `skip`; None if there is none to claim.
@@ -72,47 +76,49 @@ class Claims:
         """
         pause = 0.002
         while True:
-            trials = self._study.get_trials(deepcopy=False)
-            is_full = len(trials) >= self._budget
+            number = self._trials.count(self._id)
+            is_full = number >= self._budget
             # With hundreds of workers, a look at the lease of each before every trial would
             # cost more than all else.
-            if is_full or time.monotonic() - self._scanned > _SCAN:
-                if claim := self._begun(trials, skip):
+            if is_full or time.monotonic() > self._next_scan:
+                start = time.monotonic()
+                if claim := self._begun(skip):
                     return claim
-                self._scanned = time.monotonic()
+                now = time.monotonic()
+                self._next_scan = now + max(_SCAN, _SCANNING * (now - start))
             if is_full:
                 return None
-            if claim := self._new(len(trials)):
+            if claim := self._new(number):
                 return claim
             time.sleep(random.uniform(0, pause))  # noqa: S311 - somebody else is creating it
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def unfinished(self) -> bool:
         """Tell whether trials of the budget are still being worked on, by anybody."""
-        trials = self._study.get_trials(deepcopy=False)
-        return any(self._is_open(trial) for trial in trials)
+        return bool(self._open())
 
     def tidy(self) -> None:
         """Remove leases on trials that ended, left by workers killed just after that."""
-        trials = self._study.get_trials(deepcopy=False)
-        ended = {str(trial.number) for trial in trials if trial.state.is_finished()}
-        for key, generation in self._leases.newest().items():
+        newest = self._leases.newest()
+        ended = {str(number) for number in range(self._trials.count(self._id))}
+        ended -= {str(trial.number) for trial in self._trials.begun(self._id)}
+        for key, generation in newest.items():
             if key in ended:
                 self._leases.at(key, generation).finish()
 
-    def _is_open(self, trial: FrozenTrial) -> bool:
-        return trial.number < self._budget and not trial.state.is_finished()
+    def _open(self) -> list[Begun]:
+        return [trial for trial in self._trials.begun(self._id) if trial.number < self._budget]
 
-    def _begun(self, trials: list[FrozenTrial], skip: Collection[int]) -> Claim | None:
-        free = [trial for trial in trials if self._is_open(trial) and trial.number not in skip]
+    def _begun(self, skip: Collection[int]) -> Claim | None:
+        free = [trial for trial in self._open() if trial.number not in skip]
         newest = self._leases.newest() if free else {}
-        for trial in sorted(free, key=lambda trial: trial.state == TrialState.WAITING):
+        for trial in sorted(free, key=lambda trial: trial.is_waiting):
             lease = self._leases.claim(str(trial.number), newest)
             if lease is None:
                 continue
             with _released_on_error(lease):
-                if self._start(trial._trial_id, lease):
-                    return Claim(trial.number, trial._trial_id, lease, is_new=False)
+                if self._start(trial.trial_id, lease):
+                    return Claim(trial.number, trial.trial_id, lease, is_new=False)
         return None
 
     def _start(self, trial_id: int, lease: Lease) -> bool:
@@ -129,22 +135,11 @@ class Claims:
         if lease is None:
             return None
         with _released_on_error(lease):
-            if self._trial_id(number) is None:
-                trial_id = self._storage.create_new_trial(self._study._study_id)
-                if self._trial_id(number) == trial_id:
-                    return Claim(number, trial_id, lease, is_new=True)
-                # We slept so long that our lease was taken over: leave the trial to others.
-                self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+            trial_id = self._trials.create(self._id, number)
+            if trial_id is not None:
+                return Claim(number, trial_id, lease, is_new=True)
             lease.finish()
         return None
-
-    def _trial_id(self, number: int) -> int | None:
-        try:
-            return self._storage.get_trial_id_from_study_id_trial_number(
-                self._study._study_id, number
-            )
-        except KeyError:
-            return None
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from ampflow.errors import StorageError
 from ampflow.files import explain_os_error
-from ampflow.tuning.draft import Journal
+from ampflow.tuning.database import Database
+from ampflow.tuning.journal import Journal
 from ampflow.tuning.mounts import check_journal, check_sqlite
 from ampflow.tuning.passwords import storage_password
 
@@ -183,7 +184,7 @@ def _create(url: sqlalchemy.URL) -> BaseStorage:
         storage = _with_tables(text, pool_pre_ping=True, connect_args=_arguments(url))
     sqlalchemy.event.listen(storage.engine, "connect", _set_up(backend))
     storage.engine.dispose()  # so that the connection made already is set up as well
-    return storage
+    return Database(storage)
 
 
 def _arguments(url: sqlalchemy.URL) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from ampflow.tuning import draft
-from ampflow.tuning.draft import Draft, Journal
+from ampflow.tuning.draft import Draft
+from ampflow.tuning.journal import Journal
 from ampflow.tuning.storage import open_storage
 from ampflow.tuning.study import open_study, prepare_study
 from ampflow.tuning.worker import run_worker

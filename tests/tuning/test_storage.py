@@ -10,6 +10,7 @@ import optuna
 import pytest
 
 from ampflow.errors import StorageError
+from ampflow.tuning.database import Database
 from ampflow.tuning.storage import explain_storage_errors, open_storage, shown
 
 
@@ -66,9 +67,9 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
 # The lock, or the synchronous mode, of each connection; and WAL, which lasts.
 def test_sqlite_is_set_up_for_many_writers(tmp_path: Path) -> None:
     storage = open_storage(f"sqlite:///{tmp_path}/new/s.db", Path())
-    assert isinstance(storage, optuna.storages.RDBStorage)
+    assert isinstance(storage, Database)
     optuna.create_study(study_name="s", storage=storage)
-    with storage.engine.connect() as connection:
+    with storage._backend.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
         assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
