@@ -52,6 +52,10 @@ SPACE = {
     "gamma": Range(low=0.5, high=1.0),
 }
 EPOCHS = 10
+IMPORTED = [
+    *("servers", "ampflow.tuning.worker", "ampflow.tuning.cmaes", "optuna.storages._rdb.storage"),
+    *("alembic.command", "alembic.migration", "alembic.script", "psycopg2", "pymysql"),
+]
 CALLS = ("count", "begun", "create", "write", "get_all_trials")
 PROCESSES = 8  # with threads in each: 200 processes would be a benchmark of the memory
 latencies: list[float] = []  # of this process, seconds
@@ -232,7 +236,7 @@ def workers(kinds: list[str], counts: list[int], seconds: float, rounds: int, tu
 def row(spec: StudySpec, count: int, seconds: float) -> str:
     prepare_study(spec)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["servers", "ampflow.tuning.worker", "ampflow.tuning.cmaes"])
+    context.set_forkserver_preload(IMPORTED)
     many = min(count, PROCESSES)
     ready, results = context.Barrier(many + 1), context.Queue()
     shares = [[f"w{n}" for n in range(start, count, many)] for start in range(many)]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ import sqlalchemy
 from fake_trainer import FakeTrainer
 from optuna.distributions import FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages._rdb import models
 from optuna.trial import TrialState
 
 from ampflow.tuning import draft
+from ampflow.tuning.database import Database
 from ampflow.tuning.draft import Draft
 from ampflow.tuning.journal import Journal
 from ampflow.tuning.storage import open_storage
@@ -71,6 +76,40 @@ def test_trial_that_ends_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UpdateFinishedTrialError):
         late.end(TrialState.COMPLETE, [2.0])
     assert [(trial.value, trial.params) for trial in study.trials] == [(1.0, {})]
+
+
+# Of two who make the same trial one does; who comes late makes none, and none is left out.
+def test_trial_is_made_once(storage: str, tmp_path: Path) -> None:
+    study, draft = begin(storage, tmp_path)
+    opened: Any = study._storage
+    assert opened.create(study._study_id, 0) is None
+    assert opened.create(study._study_id, 2) is None
+    made = opened.create(study._study_id, 1)
+    assert [trial._trial_id for trial in study.trials] == [draft._trial_id, made]
+    assert study.trials[1].state == TrialState.RUNNING
+    began, other = (trial.datetime_start for trial in study.trials)
+    assert began is not None
+    assert other is not None
+    assert abs(other - began) < timedelta(minutes=59)  # in the same zone
+    assert [trial.number for trial in study.trials] == [0, 1]
+    assert opened.count(study._study_id) == 2
+    draft.end(TrialState.FAIL, None)
+    assert opened.begun(study._study_id) == [(1, made, False)]
+
+
+# SQLite's lock is taken before a trial's state is read: one that ends meanwhile ends once.
+def test_end_waits_for_another_on_sqlite(tmp_path: Path) -> None:
+    study, draft = begin(f"sqlite:///{tmp_path}/s.db", tmp_path)
+    opened = study._storage
+    assert isinstance(opened, Database)
+    trials = models.TrialModel.__table__
+    with ThreadPoolExecutor(1) as threads:
+        with opened._writing() as connection:
+            told = threads.submit(draft.end, TrialState.COMPLETE, [2.0])
+            time.sleep(0.2)  # time to read the state, if that is done without the lock
+            connection.execute(trials.update().values(state=TrialState.FAIL))
+        assert isinstance(told.exception(), UpdateFinishedTrialError)
+    assert (study.trials[0].state, study.trials[0].value) == (TrialState.FAIL, None)
 
 
 @pytest.fixture
