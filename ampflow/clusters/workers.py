@@ -49,7 +49,7 @@ class Workers(Protocol):
 
 
 class Processes:
-    """Worker processes on this machine; one that is killed is started again by Dask."""
+    """Worker processes on this machine; one that is killed is started again by Dask, or by us."""
 
     def __init__(self) -> None:
         # A worker that is lost is told at once: the trial's lease decides who goes on, not Dask.
@@ -72,9 +72,13 @@ class Processes:
         """Nothing."""
 
     def scale(self, workers: int) -> None:
-        """Have at least so many."""
-        if workers > len(self._cluster.worker_spec):
-            self._cluster.scale(workers)
+        """Have at least so many, and others for those that ended while they were started again."""
+        for name, process in list(self._cluster.workers.items()):
+            if process.status == Status.closed:  # Dask does not try twice, nor tell
+                self._cluster.workers.pop(name, None)
+        wanted = max(workers, len(self._cluster.worker_spec))
+        if wanted > len(self._cluster.workers):
+            self._cluster.scale(wanted)
 
     def check(self) -> None:
         """See that processes start.

@@ -22,10 +22,10 @@ from optuna.trial import TrialState
 from ampflow.tuning.draft import Begun, TrialStorage
 from ampflow.tuning.leases import Lease, Leases
 
-__all__ = ["Claim", "Claims"]
+__all__ = ["Claim", "Claims", "rest_after"]
 
 _SCAN = 1.0  # seconds between two looks at the leases of all trials, while there are new ones
-_SCANNING = 50  # and as many times what one takes
+_REST, _LONGEST_REST = 50, 10.0  # as many times what a look takes, and seconds
 _LONGEST_PAUSE = 0.5  # seconds between two looks at a trial that somebody else is creating
 
 
@@ -84,8 +84,7 @@ class Claims:
                 start = time.monotonic()
                 if claim := self._begun(skip):
                     return claim
-                now = time.monotonic()
-                self._next_scan = now + max(_SCAN, _SCANNING * (now - start))
+                self._next_scan = time.monotonic() + rest_after(start, _SCAN)
             if is_full:
                 return None
             if claim := self._new(number):
@@ -140,6 +139,15 @@ class Claims:
                 return Claim(number, trial_id, lease, is_new=True)
             lease.finish()
         return None
+
+
+def rest_after(start: float, least: float) -> float:
+    """Return the seconds, `least` or more, until the next look at all trials.
+
+    The last one began at `start` (`time.monotonic`). Hundreds of workers that look at hundreds of
+    leases all the time would be in the way of those who work.
+    """
+    return max(least, min(_LONGEST_REST, _REST * (time.monotonic() - start)))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from sqlalchemy.exc import SQLAlchemyError
 
 from ampflow.errors import AmpflowError, StorageError
-from ampflow.tuning.claims import Claim, Claims
+from ampflow.tuning.claims import Claim, Claims, rest_after
 from ampflow.tuning.gpu_time import GpuTime
 from ampflow.tuning.leases import GRACE, LeaseLost, Leases
 from ampflow.tuning.limits import MARGIN, Ended, Limits
@@ -222,6 +222,7 @@ class _Loop:
         """Work on a trial, or wait for one; False if there is nothing left to do."""
         if self._is_over():
             return False
+        start = time.monotonic()
         claim = self._claims.next(self._busy)
         if claim is not None:
             report = self._work(claim)
@@ -230,7 +231,7 @@ class _Loop:
                     on_trial(report)
         elif self._busy or (wait and self._claims.unfinished()):
             self._busy.clear()
-            time.sleep(_POLL)
+            time.sleep(rest_after(start, _POLL))
         else:
             self._claims.tidy()
             self._gpu.tidy()

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+
 import dask
 import pytest
+from distributed import Client, Status
 from private_slurm import wait_for
 
 from ampflow.clusters.workers import Processes
@@ -18,5 +23,30 @@ def test_processes_that_end_at_their_start() -> None:
             wait_for("the end of a process", lambda: processes._cluster.workers, 60)
             with pytest.raises(AmpflowError, match="ended at its start"):
                 processes.check()
+        finally:
+            processes.close()
+
+
+def test_process_that_ends_while_it_is_started_again(tmp_path: Path) -> None:
+    # Dask gives such a one up and says nothing: another takes its place, as long as others start.
+    flag = tmp_path / "ends"
+    preload = f"import os, sys; os.path.exists({str(flag)!r}) and os._exit(3)"
+    with dask.config.set({"distributed.worker.preload": [preload]}):
+        processes = Processes()
+        try:
+            processes.scale(1)
+            with Client(processes.address, set_as_default=False) as client:
+                client.wait_for_workers(1, timeout=60)
+                (first,) = client.run(os.getpid).values()
+                flag.touch()
+                os.kill(first, signal.SIGKILL)
+                given_up = processes._cluster.workers[0]
+                wait_for("the end", lambda: given_up.status == Status.closed, 60)
+                flag.unlink()
+                processes.scale(1)
+                processes.check()
+                client.wait_for_workers(1, timeout=60)
+                (second,) = client.run(os.getpid).values()
+                assert second != first
         finally:
             processes.close()
