@@ -24,7 +24,7 @@ from ampflow.tuning.leases import Lease, Leases
 
 __all__ = ["Claim", "Claims", "rest_after"]
 
-_SCAN = 1.0  # seconds between two looks at the leases of all trials, while there are new ones
+_SCAN = 1.0  # seconds between two looks of any worker at all leases, while there are new trials
 _REST, _LONGEST_REST = 50, 10.0  # as many times what a look takes, and seconds
 _LONGEST_PAUSE = 0.5  # seconds between two looks at a trial that somebody else is creating
 
@@ -79,12 +79,12 @@ class Claims:
             number = self._trials.count(self._id)
             is_full = number >= self._budget
             # With hundreds of workers, a look at the lease of each before every trial would
-            # cost more than all else.
+            # cost more than all else. There is about a worker to each trial that is begun.
             if is_full or time.monotonic() > self._next_scan:
-                start = time.monotonic()
-                if claim := self._begun(skip):
+                begun = self._open()
+                if claim := self._begun(begun, skip):
                     return claim
-                self._next_scan = time.monotonic() + rest_after(start, _SCAN)
+                self._next_scan = time.monotonic() + _SCAN * len(begun)
             if is_full:
                 return None
             if claim := self._new(number):
@@ -108,8 +108,8 @@ class Claims:
     def _open(self) -> list[Begun]:
         return [trial for trial in self._trials.begun(self._id) if trial.number < self._budget]
 
-    def _begun(self, skip: Collection[int]) -> Claim | None:
-        free = [trial for trial in self._open() if trial.number not in skip]
+    def _begun(self, begun: list[Begun], skip: Collection[int]) -> Claim | None:
+        free = [trial for trial in begun if trial.number not in skip]
         newest = self._leases.newest() if free else {}
         for trial in sorted(free, key=lambda trial: trial.is_waiting):
             lease = self._leases.claim(str(trial.number), newest)
