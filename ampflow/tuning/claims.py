@@ -76,8 +76,7 @@ class Claims:
         """
         pause = 0.002
         while True:
-            number = self._trials.count(self._id)
-            is_full = number >= self._budget
+            is_full = self._trials.count(self._id) >= self._budget
             # With hundreds of workers, a look at the lease of each before every trial would
             # cost more than all else. There is about a worker to each trial that is begun.
             if is_full or time.monotonic() > self._next_scan:
@@ -87,7 +86,7 @@ class Claims:
                 self._next_scan = time.monotonic() + _SCAN * len(begun)
             if is_full:
                 return None
-            if claim := self._new(number):
+            if claim := self._new():
                 return claim
             time.sleep(random.uniform(0, pause))  # noqa: S311 - somebody else is creating it
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -129,16 +128,27 @@ class Claims:
             return False
         return True
 
-    def _new(self, number: int) -> Claim | None:
-        lease = self._leases.claim(str(number))
+    def _new(self) -> Claim | None:
+        lease: Lease | None = None
+
+        def take(number: int) -> bool:
+            nonlocal lease
+            if number < self._budget:
+                lease = self._leases.claim(str(number))
+            return lease is not None
+
+        try:
+            made = self._trials.create(self._id, take)
+        except BaseException:  # left to others, if the storage fails us
+            if lease is not None:
+                lease.release()
+            raise
         if lease is None:
             return None
-        with _released_on_error(lease):
-            trial_id = self._trials.create(self._id, number)
-            if trial_id is not None:
-                return Claim(number, trial_id, lease, is_new=True)
+        if made is None:
             lease.finish()
-        return None
+            return None
+        return Claim(made.number, made.trial_id, lease, is_new=True)
 
 
 def rest_after(start: float, least: float) -> float:

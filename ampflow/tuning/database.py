@@ -8,7 +8,7 @@ rows to objects.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -53,18 +53,20 @@ class Database(_CachedStorage):
         with self._backend.engine.connect() as connection:
             return [Begun(*row) for row in connection.execute(_BEGUN, {"study": study_id})]
 
-    def create(self, study_id: int, number: int) -> int | None:
-        """Create trial `number`; None if it exists. Return its identity."""
+    def create(self, study_id: int, take: Callable[[int], bool]) -> Begun | None:
+        """Create the next trial, if `take` says so of its number."""
         with self._writing() as connection:
-            # Nobody else creates one meanwhile: numbers have no constraint to be unique.
+            # Nobody else creates one meanwhile: numbers have no constraint to be unique. And
+            # hundreds who want one wait here in turn, instead of asking again and again.
             connection.execute(_LOCK.with_for_update(), {"study": study_id})
-            if connection.scalar(_COUNT, {"study": study_id}) != number:
+            number = int(connection.scalar(_COUNT, {"study": study_id}) or 0)
+            if not take(number):
                 return None
             trial: dict[str, Any] = {"number": number, "study_id": study_id}
             trial |= {"state": TrialState.RUNNING, "datetime_start": _now()}
             made = connection.execute(_trials.insert(), trial).inserted_primary_key
             assert made is not None
-            return int(made[0])
+            return Begun(number, int(made[0]), is_waiting=False)
 
     def write(self, trial_id: int, changes: Changes) -> None:
         """Write `changes` of a trial, all or none.

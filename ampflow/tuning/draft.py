@@ -7,7 +7,7 @@ trial's own pruner needs its errors while it runs, and that has them at hand: so
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -49,8 +49,11 @@ class TrialStorage(Protocol):
     def begun(self, study_id: int) -> list[Begun]:
         """Return the trials of a study that have not ended, by number."""
 
-    def create(self, study_id: int, number: int) -> int | None:
-        """Create trial `number`; None if it exists. Return its identity."""
+    def create(self, study_id: int, take: Callable[[int], bool]) -> Begun | None:
+        """Create the next trial, if `take` says so of its number.
+
+        None if it does not, or somebody else was faster.
+        """
 
     def write(self, trial_id: int, changes: Changes) -> None:
         """Write `changes` of a trial, all or none.

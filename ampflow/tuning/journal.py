@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -34,13 +35,14 @@ class Journal(JournalStorage):
             if not trial.state.is_finished()
         ]
 
-    def create(self, study_id: int, number: int) -> int | None:
-        """Create trial `number`; None if it exists. Return its identity."""
-        if self.count(study_id) != number:
+    def create(self, study_id: int, take: Callable[[int], bool]) -> Begun | None:
+        """Create the next trial, if `take` says so of its number."""
+        number = self.count(study_id)
+        if not take(number) or self.count(study_id) != number:  # somebody was faster
             return None
         trial_id = self.create_new_trial(study_id)
         if self.get_trial(trial_id).number == number:
-            return trial_id
+            return Begun(number, trial_id, is_waiting=False)
         # We slept so long that our lease was taken over: leave what we made to others.
         self.set_trial_state_values(trial_id, TrialState.WAITING)
         return None

@@ -78,13 +78,14 @@ def test_trial_that_ends_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [(trial.value, trial.params) for trial in study.trials] == [(1.0, {})]
 
 
-# Of two who make the same trial one does; who comes late makes none, and none is left out.
-def test_trial_is_made_once(storage: str, tmp_path: Path) -> None:
+# Trials are made in turn, each by who takes its number.
+def test_trials_are_made_in_turn(storage: str, tmp_path: Path) -> None:
     study, draft = begin(storage, tmp_path)
     opened: Any = study._storage
-    assert opened.create(study._study_id, 0) is None
-    assert opened.create(study._study_id, 2) is None
-    made = opened.create(study._study_id, 1)
+    asked: list[int] = []
+    assert opened.create(study._study_id, lambda number: bool(asked.append(number))) is None
+    _, made, _ = opened.create(study._study_id, lambda number: number == 1)
+    assert asked == [1]
     assert [trial._trial_id for trial in study.trials] == [draft._trial_id, made]
     assert study.trials[1].state == TrialState.RUNNING
     began, other = (trial.datetime_start for trial in study.trials)
@@ -95,6 +96,14 @@ def test_trial_is_made_once(storage: str, tmp_path: Path) -> None:
     assert opened.count(study._study_id) == 2
     draft.end(TrialState.FAIL, None)
     assert opened.begun(study._study_id) == [(1, made, False)]
+
+
+# One who took a number that somebody else was faster with makes no trial of another number.
+def test_trial_that_is_made_meanwhile(tmp_path: Path) -> None:
+    study, _ = begin("", tmp_path)
+    opened: Any = study._storage
+    assert opened.create(study._study_id, lambda _: bool(study.ask())) is None
+    assert len(study.trials) == 2
 
 
 # SQLite's lock is taken before a trial's state is read: one that ends meanwhile ends once.
