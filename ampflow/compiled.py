@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from llvmlite import binding
 
 from ampflow.digests import digest
 
@@ -15,6 +16,7 @@ __all__ = ["called", "entry", "helper", "inlined"]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _compile: Any = numba.njit  # numba's own type knows nothing of vectors
 _COMMON = {"nogil": True, "error_model": "numpy"}
+_PROCESSOR = f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}".encode()
 _COMMON_SOURCES = [Path(__file__), Path(__file__).with_name("simd.py")]
 _INNER = {**_COMMON, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
@@ -24,11 +26,12 @@ def entry(function: _Function) -> _Function:
 
     Numba compiles anew when the function's own file has changed, but not when what it calls lies
     in another file. Files are kept under the function's name, so the name gets a digest of all
-    modules in its folder, and of those that every kernel uses.
+    modules in its folder, and of those that every kernel uses. The processor is in it, too: nodes
+    of two kinds that compile at once in a shared folder would write into each other's files.
     """
     folder = Path(function.__code__.co_filename).parent
     sources = [*_COMMON_SOURCES, *sorted(folder.glob("*.py"))]
-    function.__qualname__ += "_" + digest(*(path.read_bytes() for path in sources))
+    function.__qualname__ += "_" + digest(_PROCESSOR, *(path.read_bytes() for path in sources))
     try:
         compiled: _Function = _compile(function, cache=True, **_COMMON)
     except RuntimeError:  # numba: "no locator available", a machine that cannot be written to

@@ -201,7 +201,8 @@ class Fleet:
     def _log_of(self, name: str) -> str:
         job = self._cluster.workers.get(name)
         number = getattr(job, "job_id", None)
-        return (number and read_log(self._folder, number)) or "it left no log"
+        nothing = f"it left no log: does its node see {self._folder.parent}?"
+        return (number and read_log(self._folder, number)) or nothing
 
     def _failed(self, *said: str) -> None:
         self._rounds += 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ampflow.compiled import called
+from ampflow.compiled import called, entry
 
 _CALLER = """
 from ampflow.compiled import entry
@@ -36,6 +36,19 @@ def test_a_changed_helper_is_compiled_anew(tmp_path: Path) -> None:
         command = [sys.executable, str(tmp_path / "caller.py")]
         assert subprocess.run(command, check=True, capture_output=True).stdout == b"%d\n" % number
     assert list(tmp_path.glob("__pycache__/caller.call_*"))
+
+
+# Nodes with other processors share the folder of what is kept, and none of its files.
+def test_each_kind_of_processor_has_its_own_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set()
+    for processor in (b"zen4 +avx512f", b"skylake"):
+        monkeypatch.setattr("ampflow.compiled._PROCESSOR", processor)
+
+        def function() -> int:
+            return 1
+
+        names.add(entry(function).py_func.__qualname__)
+    assert len(names) == 2
 
 
 # A disk too full to keep what was compiled does not stop it from running.
