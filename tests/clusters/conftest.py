@@ -37,6 +37,14 @@ def user(
 
 
 @pytest.fixture
+def other_user(
+    slurm: Slurm, served: dict[str, str], structures: Path, tmp_path: Path
+) -> Iterator[SiteUser]:
+    """Another one, who works meanwhile."""
+    yield from _user(SiteUser(slurm, served, structures, tmp_path / "other"))
+
+
+@pytest.fixture
 def serverless_user(
     slurm: Slurm, environment: dict[str, str], structures: Path, tmp_path: Path
 ) -> Iterator[SiteUser]:

@@ -100,15 +100,21 @@ class Slurm:
         states = [f"--states={state}"] if state else []
         return self.call("squeue", "--noheader", "--format=%i", *states).split()
 
-    def submitted(self) -> list[str]:
-        """Return the names of all jobs there ever were."""
-        shown = self.call("scontrol", "--oneliner", "show", "jobs")
-        fields = [line.split() for line in shown.splitlines()]
-        return [f[1].removeprefix("JobName=") for f in fields if f and f[0].startswith("JobId=")]
+    def jobs(self) -> list[dict[str, str]]:
+        """Return all jobs there ever were, with Slurm's names of what it knows of them."""
+        shown = self.call("scontrol", "--oneliner", "show", "jobs").splitlines()
+        tables = [dict(word.partition("=")[::2] for word in line.split()) for line in shown]
+        return sorted(
+            (table for table in tables if "JobId" in table), key=lambda job: int(job["JobId"])
+        )
 
     def cancel(self, job: str) -> None:
         """Cancel a job, as an administrator does."""
         self.call("scancel", job)
+
+    def limit(self, job: str) -> None:
+        """Shorten the time of a job to Slurm's shortest, a minute since its start."""
+        self.call("scontrol", "update", f"JobId={job}", "TimeLimit=1")
 
     def kill(self, job: str) -> None:
         """Kill the processes of a job, as a node that runs out of memory does."""

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -43,13 +44,13 @@ class SiteUser:
     ) -> None:
         self.slurm, self.structures = slurm, structures
         self.cwd, self.out = folder / "cwd", folder / "out"
-        self.cwd.mkdir()
+        self.cwd.mkdir(parents=True)
         self.state = folder / "state"
         self._profiles = folder / "config" / "ampflow" / "clusters"
         own = {"XDG_CONFIG_HOME": str(folder / "config"), "XDG_STATE_HOME": str(self.state)}
         self.environment = dict(environment) | slurm.environment | own
         self._processes: list[subprocess.Popen[str]] = []
-        self._before = set(slurm.submitted())
+        self._before = {job["JobId"] for job in slurm.jobs()}
 
     def profile(self, name: str, dialect: str = "slurm", **options: object) -> str:
         """Write a profile and return its name."""
@@ -97,9 +98,37 @@ class SiteUser:
         assert got == code, said
         return said
 
-    def submitted(self) -> list[str]:
-        """Return the names of the jobs that this user's commands submitted."""
-        return [name for name in self.slurm.submitted() if name not in self._before]
+    def submitted(self, queue: str = "") -> list[dict[str, str]]:
+        """Return the jobs since this user came, those of one queue: see `Slurm.jobs`."""
+        jobs = [job for job in self.slurm.jobs() if job["JobId"] not in self._before]
+        return [job for job in jobs if not queue or job["Partition"] == queue]
+
+    def suspend_workers(self) -> list[psutil.Process]:
+        """Stop this user's workers where they are, and return them."""
+        workers = [process for process in self.slurm.workers() if self._is_own(process)]
+        for worker in workers:
+            worker.suspend()
+        return workers
+
+    def flow_states(self) -> list[set[str]]:
+        """Return in which states Prefect's server shows the flows of each run, oldest first."""
+        return [self._flow_states(record.stem) for record in self._runs()]
+
+    def codes(self) -> list[int | None]:
+        """Return the exit code of each run, oldest first; None of those that go on."""
+        return [json.loads(record.read_text())["code"] for record in self._runs()]
+
+    def _runs(self) -> list[Path]:
+        return sorted((self.state / "ampflow" / "runs").glob("*.json"))
+
+    def _flow_states(self, run: str) -> set[str]:
+        request = urllib.request.Request(
+            f"{self.environment['PREFECT_API_URL']}/flow_runs/filter",
+            data=json.dumps({"flow_runs": {"tags": {"any_": [run]}}}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return {flow["state_name"] for flow in json.load(response)}
 
     def trials(self) -> pd.DataFrame:
         """Return the table of the one study's trials."""
@@ -134,6 +163,10 @@ class SiteUser:
         paths = (self.out / "cache" / "trials").glob("*/result.json")
         return {path.parent.name: json.loads(path.read_text())["seconds"] for path in paths}
 
+    def training(self) -> int:
+        """Return how many trials have checkpoints, and no result yet."""
+        return len(self.epochs().keys() - self.results().keys())
+
     def wait_for_training(
         self, run: subprocess.Popen[str], trials: int = 1
     ) -> dict[str, list[float]]:
@@ -141,7 +174,7 @@ class SiteUser:
 
         def under_way() -> bool:
             assert run.poll() is None, self.end(run)[1]
-            return len(self.epochs().keys() - self.results().keys()) >= trials
+            return self.training() >= trials
 
         wait_for(f"{trials} trainings under way", under_way)
         return self.epochs()
@@ -172,12 +205,12 @@ class SiteUser:
         assert list((self.out / "cache").rglob("*.tmp")) == []
 
     def _left(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get("XDG_STATE_HOME") == str(self.state):
-                    found.append(process)
-        return found
+        return [process for process in psutil.process_iter() if self._is_own(process)]
+
+    def _is_own(self, process: psutil.Process) -> bool:
+        with suppress(psutil.Error):
+            return process.environ().get("XDG_STATE_HOME") == str(self.state)
+        return False
 
     def leave(self) -> None:
         """End all that this user has running."""

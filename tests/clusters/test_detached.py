@@ -21,7 +21,7 @@ def test_detached_in_a_job(user: SiteUser) -> None:
     # The driver is a job: found by status, ended by stop with nothing left in the queue. Run
     # again it goes on, and ends by itself.
     name = user.profile("mine")
-    arguments = user.tuning(name, command="run", trials=2, epochs=8000, more=("--detach",))
+    arguments = user.tuning(name, command="run", trials=2, epochs=4000, more=("--detach",))
     user.ampflow(*arguments)
     wait_for("trainings under way", lambda: len(user.epochs()) == 2)
     assert state_of(user) == "running"
@@ -31,16 +31,33 @@ def test_detached_in_a_job(user: SiteUser) -> None:
     user.check_nothing_left()
     before = user.epochs()
     user.ampflow(*arguments)
-    wait_for("the run's end", lambda: state_of(user) == "done", 600)
-    user.check_study(trials=2, epochs=8000)
+    wait_for("the run's end", lambda: None not in user.codes(), 600)
+    assert state_of(user) == "done"
+    user.check_study(trials=2, epochs=4000)
     user.check_continued(before)
     assert result_of(user.out)["trials"]["complete"] == 2
     user.check_nothing_left()
 
 
+def test_the_end_of_the_drivers_time(user: SiteUser) -> None:
+    # The driver's job ends while there is work: it submits itself again, and the run goes on to
+    # its end under the same name.
+    first = f'[ "$SLURM_JOB_NAME" = ampflow-run ] && mkdir {user.cwd.parent}/first 2>/dev/null'
+    soon = "export AMPFLOW_JOB_MARGIN=1 AMPFLOW_JOB_END=$(($(date +%s) + 15))"
+    name = user.profile("mine", prologue=[f"{first} && {soon}"])
+    user.ampflow(*user.tuning(name, command="run", epochs=4000, more=("--detach",)))
+    wait_for("the run's end", lambda: user.codes() != [None], 600)
+    assert user.codes() == [0], user.ampflow("status", "1")
+    assert state_of(user) == "done"
+    drivers = [job for job in user.submitted() if job["JobName"] == "ampflow-run"]
+    assert len(drivers) == 2
+    user.check_study(trials=2, epochs=4000)
+    user.check_nothing_left()
+
+
 def test_detached_on_this_machine(user: SiteUser) -> None:
     # Without a cluster a run goes on in the background.
-    arguments = user.tuning("", command="run", trials=2, epochs=8000, more=("--detach",))
+    arguments = user.tuning("", command="run", trials=2, epochs=4000, more=("--detach",))
     user.ampflow(*arguments)
     wait_for("trainings under way", lambda: len(user.epochs()) == 2)
     assert state_of(user) == "running"

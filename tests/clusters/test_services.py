@@ -26,13 +26,26 @@ def test_checking_a_cluster(user: SiteUser) -> None:
     assert re.search("✓ GPU: [01]", said)
 
     none = user.profile("none", prologue=["unset CUDA_VISIBLE_DEVICES"], gpus=1)
-    said = user.ampflow("clusters", "check", none, "--folder", str(shared), code=1)
+    absent = "postgresql://me@127.0.0.1:9/studies"
+    arguments = ("clusters", "check", none, "--folder", str(shared), "--storage", absent)
+    said = user.ampflow(*arguments, code=1)
     assert "✗ GPU: none in the job" in said
+    assert "✗ reaches the study's storage: " in said
+    assert "✓ sees the shared folder" in said
     wrong = user.profile("wrong", interface="ib7")
     said = user.ampflow("clusters", "check", wrong, "--folder", str(shared), code=1)
     assert "✗ submits: interface ib7" in said
     assert list(shared.iterdir()) == []
     wait_for("an empty queue", lambda: not user.slurm.queue())
+
+
+def test_a_server_that_jobs_cannot_reach(user: SiteUser) -> None:
+    # One on loopback is refused before anything is submitted, when jobs are on other machines.
+    name = user.profile("mine", interface=_outer_interface())
+    said = user.ampflow(*user.tuning(name), code=1)
+    assert f"jobs of {name} cannot reach a server on loopback" in said
+    assert "ampflow server start --cluster" in said
+    assert user.submitted() == []
 
 
 def _outer_interface() -> str:

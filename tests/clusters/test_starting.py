@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 
 import pytest
 from site_user import SiteUser
@@ -16,33 +17,49 @@ HIDE = (
 )
 
 
-@pytest.mark.parametrize("dialect", ["slurm", "torque"])
-def test_jobs_that_die_at_their_start(user: SiteUser, dialect: str) -> None:
+def ask_both(
+    user: SiteUser, other_user: SiteUser, **options: object
+) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Run a search that fails through Slurm's and Torque's commands, with options of a profile.
+
+    Yields what each says, and its jobs.
+    """
+    sites = ((user, "slurm", "pace-ice"), (other_user, "torque", "pace-ice-gpu"))
+    runs = []
+    for site, dialect, _ in sites:
+        name = site.profile("mine", dialect, **options)
+        runs.append(site.start(*site.tuning(name, workers=4, trials=8)))
+    for (site, _, queue), run in zip(sites, runs, strict=True):
+        code, said = site.end(run)
+        assert code == 1, said
+        yield said, site.submitted(queue)
+    for site, _, _ in sites:
+        site.check_nothing_left()
+
+
+def test_jobs_that_die_at_their_start(user: SiteUser, other_user: SiteUser) -> None:
     # After a few tries, one job at a time, the run ends with what the job itself said.
     prologue = ["echo conda: no such environment", "exit 1"]
-    name = user.profile("mine", dialect, prologue=prologue)
-    said = user.ampflow(*user.tuning(name, workers=4, trials=8), code=1)
-    assert "die at their start" in said
-    assert "conda: no such environment" in said
-    assert len(user.submitted()) <= 6
-    user.check_nothing_left()
+    for said, jobs in ask_both(user, other_user, prologue=prologue):
+        assert "die at their start" in said
+        assert "conda: no such environment" in said
+        assert 3 <= len(jobs) <= 6
 
 
-@pytest.mark.parametrize("dialect", ["slurm", "torque"])
-def test_a_queue_that_is_not_there(user: SiteUser, dialect: str) -> None:
+def test_a_queue_that_is_not_there(user: SiteUser, other_user: SiteUser) -> None:
     # What the scheduler says is passed on.
-    name = user.profile("mine", dialect, queue="nowhere")
-    said = user.ampflow(*user.tuning(name), code=1)
-    assert "invalid partition" in said.lower()
+    for said, _ in ask_both(user, other_user, queue="nowhere"):
+        assert "invalid partition" in said.lower()
     assert user.submitted() == []
-    user.check_nothing_left()
 
 
 def test_some_workers_that_cannot_reach_the_storage(user: SiteUser) -> None:
     # On a node that lacks the shared folder a worker says so, and the others do the work.
     folder = user.out / "cache" / "studies"
     condition = "[ $((SLURM_JOB_ID % 2)) = 0 ]"
-    name = user.profile("mine", prologue=[HIDE.format(condition=condition, folder=folder)])
+    name = user.profile(
+        "mine", "torque", prologue=[HIDE.format(condition=condition, folder=folder)]
+    )
     user.ampflow(*user.tuning(name, trials=3, epochs=300))
     user.check_study(trials=3, epochs=300)
     user.check_nothing_left()

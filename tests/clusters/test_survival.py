@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import signal
+import time
+from contextlib import suppress
 
+import psutil
 import pytest
 from private_slurm import wait_for
 from site_user import SiteUser
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-LONG = 8000  # epochs: half a minute
+LONG = 4000  # epochs: some ten seconds
+UNAWARE = "unset AMPFLOW_JOB_END"
 
 
 @pytest.mark.parametrize("dialect", ["slurm", "torque"])
@@ -38,27 +42,60 @@ def test_jobs_that_are_killed(user: SiteUser, dialect: str) -> None:
     user.check_nothing_left()
 
 
-def test_the_end_of_a_jobs_time(user: SiteUser) -> None:
-    # A trial that takes longer than a job may run goes on in the next job: workers stop before
-    # their job's end, and one that does not know of it is killed by Slurm.
-    unaware = "[ $((SLURM_JOB_ID % 2)) = 0 ] && unset AMPFLOW_JOB_END"
-    name = user.profile("short", walltime="00:01:00", prologue=[unaware])
-    run = user.start(*user.tuning(name, trials=2, epochs=20_000))
-    before = user.wait_for_training(run, trials=2)
-    code, said = user.end(run)
-    assert code == 0, said
-    user.check_study(trials=2, epochs=20_000)
-    user.check_continued(before)
-    assert len(user.submitted()) > 2
-    user.check_nothing_left()
+def test_the_end_of_a_jobs_time(user: SiteUser, other_user: SiteUser) -> None:
+    # A trial that takes longer than a job may run goes on in the next job. A worker that knows
+    # of its job's end stops before; one that does not is killed by the scheduler. Meanwhile they
+    # are suspended: however fast the machine is, their time ends first.
+    ends = "export AMPFLOW_JOB_MARGIN=2 AMPFLOW_JOB_END=$(($(date +%s) + 40))"
+    first = f"if mkdir {user.cwd.parent}/first 2>/dev/null; then {ends}; else {UNAWARE}; fi"
+    runs, before, knowing = {}, {}, []
+    for site, dialect, count in ((user, "slurm", 2), (other_user, "torque", 1)):
+        name = site.profile("short", dialect, prologue=[first if site is user else UNAWARE])
+        runs[site] = site.start(*site.tuning(name, trials=count, epochs=LONG, workers=count))
+
+    def all_had_their_turn() -> bool:
+        for site, count in ((user, 2), (other_user, 1)):
+            assert runs[site].poll() is None, site.end(runs[site])[1]
+            if site in before or site.training() < count:
+                continue
+            for worker in site.suspend_workers():
+                if _job_end(worker):
+                    knowing.append(worker)
+                else:
+                    site.slurm.limit(worker.environ()["SLURM_JOB_ID"])
+            before[site] = site.epochs()
+        for worker in [worker for worker in knowing if time.time() > _job_end(worker)]:
+            worker.resume()
+            knowing.remove(worker)
+        return len(before) == 2 and not knowing
+
+    wait_for("the last seconds of the job that knows", all_had_their_turn)
+    for site, run in runs.items():
+        code, said = site.end(run)
+        assert code == 0, said
+    assert {job["JobState"] for job in user.submitted("pace-ice")[:2]} == {"COMPLETED", "TIMEOUT"}
+    assert other_user.submitted("pace-ice-gpu")[0]["JobState"] == "TIMEOUT"
+    for site, count in ((user, 2), (other_user, 1)):
+        site.check_study(trials=count, epochs=LONG)
+        site.check_continued(before[site])
+        site.check_nothing_left()
 
 
-@pytest.mark.parametrize("when", ["queued", "training"])
-def test_a_driver_that_is_killed(user: SiteUser, when: str) -> None:
+def _job_end(worker: psutil.Process) -> float:
+    """Return when a worker stops because its job ends; 0 if it does not know."""
+    with suppress(psutil.Error):
+        known = worker.environ()
+        if "AMPFLOW_JOB_END" in known:
+            return float(known["AMPFLOW_JOB_END"]) - float(known["AMPFLOW_JOB_MARGIN"])
+    return 0.0
+
+
+@pytest.mark.parametrize(("when", "dialect"), [("queued", "slurm"), ("training", "torque")])
+def test_a_driver_that_is_killed(user: SiteUser, when: str, dialect: str) -> None:
     # After SIGKILL nothing stays in the queue, be it queued or running, and the same command
     # finishes the study with what was done before.
     blocked = ["--hold"] if when == "queued" else []
-    name = user.profile("mine", directives=blocked)
+    name = user.profile("mine", dialect, directives=blocked)
     arguments = user.tuning(name, trials=2, epochs=LONG)
     run = user.start(*arguments)
     before = user.wait_for_training(run, trials=2) if when == "training" else {}
@@ -71,3 +108,5 @@ def test_a_driver_that_is_killed(user: SiteUser, when: str) -> None:
         user.check_study(trials=2, epochs=LONG)
         user.check_continued(before)
         user.check_nothing_left()
+        # What it could not say itself is seen in Prefect, too.
+        assert user.flow_states() == [{"Crashed"}, {"Completed"}]
