@@ -8,7 +8,10 @@ from typing import Self
 
 from ampflow.experiment import Experiment
 
-__all__ = ["Layout"]
+__all__ = ["OUTPUTS", "Layout"]
+
+OUTPUTS = ("report.html", "results.json", "trials.csv", "predictions.csv")
+"""The files of a report."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""From finished steps to what a user opens: the report, its tables, the model."""
+"""From finished steps to what a user opens: the report, its tables, the model.
+
+What draws the report is imported where it is drawn: a report that is there needs none of it.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,8 @@ from ampflow.experiment import Experiment
 from ampflow.files import atomic_path, read_json
 from ampflow.fingerprints import GMP
 from ampflow.fingerprints.reach import reach_note
-from ampflow.layout import Layout
+from ampflow.layout import OUTPUTS, Layout
 from ampflow.potential.model import Potential
-from ampflow.reports.fingerprint_costs import descriptors_of
-from ampflow.reports.page import OUTPUTS, write_report
-from ampflow.reports.results import Skipped, make_results
 from ampflow.splits import split_seconds
 from ampflow.store import FingerprintStore
 from ampflow.winner import Winner, versions
@@ -73,6 +73,9 @@ def write_outcome(
     StorageError
         If the folder cannot be written.
     """
+    from ampflow.reports.page import write_report
+    from ampflow.reports.results import Skipped, make_results
+
     layout = Layout.of(experiment)
     with atomic_path(layout.model) as part:
         shutil.copytree(winner.model, part)
@@ -115,6 +118,8 @@ def _notes(store: FingerprintStore) -> list[str]:
 
 def _fingerprint_seconds(trials: Sequence[FrozenTrial]) -> float:
     """Return how long the descriptors of a search took, each once."""
+    from ampflow.reports.fingerprint_costs import descriptors_of
+
     return sum(one.seconds for one in descriptors_of(trials))
 
 

@@ -7,8 +7,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from ampflow.errors import StorageError
 from ampflow.experiment import Training
@@ -20,6 +19,9 @@ from ampflow.potential.training import train
 from ampflow.progress import Progress, silent
 from ampflow.splits import PARTS, Splits
 from ampflow.store import FingerprintStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Winner", "train_winner", "versions"]
 
@@ -47,6 +49,8 @@ class Winner:
 
     def predictions(self) -> pd.DataFrame:
         """One row a structure: see `ampflow.reports.accuracy.COLUMNS`."""
+        import pandas as pd
+
         # The formula of one Na and one N is no missing value.
         path = self.folder / "predictions.csv"
         return pd.read_csv(path, keep_default_na=False, na_values={"predicted_ev": [""]})
@@ -117,6 +121,8 @@ def train_winner(
 
 
 def _predict(store: FingerprintStore, splits: Splits, fit: Fit, options: Training) -> pd.DataFrame:
+    import pandas as pd
+
     index = store.index
     files = [file["path"] for file in store.header["files"]]
     changes = {"force_weight": 0.0, "stress_weight": 0.0, "device": "cpu"}

@@ -1,4 +1,7 @@
-"""The workers of a run: started when first needed, shared by its steps, ended with it."""
+"""The workers of a run: started when first needed, shared by its steps, ended with it.
+
+Dask is imported when there is work: a run that finds everything done needs none.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from prefect.task_runners import TaskRunner
-from prefect_dask.task_runners import DaskTaskRunner
 
-from ampflow.clusters.fleet import Fleet
 from ampflow.clusters.shelf import find_profile
 from ampflow.clusters.workers import Processes, Workers, default_workers
 from ampflow.experiment import Experiment
@@ -35,12 +36,16 @@ class Pool:
     def workers(self) -> Workers:
         """The workers; none of them before `scale`."""
         if self._workers is None:
+            from ampflow.clusters.fleet import Fleet
+
             local = self._profile.scheduler == "local"
             self._workers = Processes() if local else Fleet(self._profile, self._folder)
         return self._workers
 
     def runner(self) -> TaskRunner[Any]:
         """Return what runs a flow's tasks on the workers."""
+        from prefect_dask.task_runners import DaskTaskRunner
+
         security = self.workers.security
         return DaskTaskRunner(
             address=self.workers.address,

@@ -7,13 +7,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from distributed.scheduler import KilledWorker
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect_dask.task_runners import PrefectDaskFuture
 
 from ampflow.clusters.workers import Workers
 from ampflow.experiment import Experiment
@@ -32,6 +30,9 @@ from ampflow.source import Shard, count_structures
 from ampflow.store import FingerprintStore, is_whole
 from tasks.caching import STEP, run_cached
 from tasks.progress import step_progress
+
+if TYPE_CHECKING:
+    from prefect_dask.task_runners import PrefectDaskFuture
 
 __all__ = ["FingerprintPlan", "make_shards", "plan_fingerprints", "store_fingerprints"]
 
@@ -83,6 +84,8 @@ def make_shards(plan: FingerprintPlan, workers: Workers, most: int) -> dict[Shar
     A shard that fails, or whose worker is killed, is tried again by itself. One whose workers
     were killed again and again is not among those that are returned.
     """
+    from distributed.scheduler import KilledWorker
+
     made: dict[Shard, MadeShard] = {}
     killed: Counter[Shard] = Counter()
     with step_progress("Fingerprints") as progress:

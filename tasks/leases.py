@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import httpx
-from distributed.scheduler import KilledWorker
 from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from prefect.states import Crashed
-from prefect_dask.task_runners import PrefectDaskFuture
 
 from ampflow.clusters.workers import Workers
 from ampflow.errors import AmpflowError, StorageError
 from ampflow.tuning.study import StudySpec, study_progress
 from tasks.tuning import Shift, work
+
+if TYPE_CHECKING:
+    from prefect_dask.task_runners import PrefectDaskFuture
 
 __all__ = ["keep_working"]
 
@@ -27,7 +28,7 @@ _TROUBLES = 5  # for each worker, one after the other, before a run gives up
 
 _OTHERS_GO_ON = ("job over", "stopped")  # ends of a worker that are not those of the work
 
-Future = PrefectDaskFuture[Shift]
+Future: TypeAlias = "PrefectDaskFuture[Shift]"
 
 
 def keep_working(
@@ -72,10 +73,12 @@ class _Crew:
             time.sleep(_LOOK)
 
     def _begin(self, name: str) -> Future:
-        return cast(Future, work.submit(self._spec, name, self._deadline))
+        return cast("Future", work.submit(self._spec, name, self._deadline))
 
     def _is_over(self, name: str, future: Future) -> bool:
         """Tell whether a worker that ended needs no successor."""
+        from distributed.scheduler import KilledWorker
+
         try:
             shift = future.result()
         except KilledWorker as error:

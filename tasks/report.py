@@ -12,8 +12,6 @@ from ampflow.experiment import Experiment, Fingerprints
 from ampflow.files import read_json
 from ampflow.layout import Layout
 from ampflow.outcome import outcome_digest, outcome_is_whole, write_outcome
-from ampflow.reports.results import Results
-from ampflow.reports.wording import markdown_summary
 from ampflow.tuning.described import described_store
 from ampflow.tuning.study import StudySpec, open_study
 from ampflow.winner import Winner
@@ -47,6 +45,9 @@ def _report(
     fingerprints: Fingerprints,
     with_study: bool,
 ) -> None:
+    from ampflow.reports.results import Results
+    from ampflow.reports.wording import markdown_summary
+
     page = write_outcome(
         experiment,
         described_store(spec, fingerprints),

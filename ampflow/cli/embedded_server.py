@@ -6,6 +6,7 @@ argument it does not.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -20,9 +21,11 @@ def main() -> None:
     if "--alone" not in sys.argv:
         end_with_parent()
     os.environ["PREFECT__SERVER_FINAL"] = "1"
+    gc.disable()  # an import leaves nothing to collect, and these are many
     import uvicorn
     from prefect.server.api.server import create_app
 
+    gc.enable()
     uvicorn.run(create_app, factory=True, host=host, port=port, log_level="error")
 
 

@@ -35,7 +35,14 @@ __all__ = [
 _LOOPBACK = "127.0.0.1"
 _SECRET, _SERVER_SECRET = "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"
 _START_SECONDS = 120
-_EMBEDDED = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1"}
+# Of a server that only a run uses. It registers no types of blocks, which takes a second, and does
+# not note that it has: one with pages, on the same database, is to register them.
+_EMBEDDED = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "0",
+    "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "0",
+}
 
 
 @contextmanager

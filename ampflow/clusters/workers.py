@@ -1,4 +1,7 @@
-"""Where work is done: in processes of this machine, or in jobs of a cluster."""
+"""Where work is done: in processes of this machine, or in jobs of a cluster.
+
+Dask takes long to import, so it is imported where there is work.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,13 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
-
-import dask
-from distributed import Client, LocalCluster, Status, get_worker
-from distributed.security import Security
+from typing import TYPE_CHECKING, Protocol
 
 from ampflow.clusters.profile import Profile
 from ampflow.errors import AmpflowError
+
+if TYPE_CHECKING:
+    from distributed.security import Security
 
 __all__ = ["Processes", "Workers", "default_workers", "here", "told_to_stop"]
 
@@ -52,6 +54,9 @@ class Processes:
     """Worker processes on this machine; one that is killed is started again by Dask, or by us."""
 
     def __init__(self) -> None:
+        import dask
+        from distributed import LocalCluster
+
         # A worker that is lost is told at once: the trial's lease decides who goes on, not Dask.
         dask.config.set({"distributed.scheduler.allowed-failures": 0})
         self._cluster = LocalCluster(
@@ -73,6 +78,8 @@ class Processes:
 
     def scale(self, workers: int) -> None:
         """Have at least so many, and others for those that ended while they were started again."""
+        from distributed import Status
+
         for name, process in list(self._cluster.workers.items()):
             if process.status == Status.closed:  # Dask does not try twice, nor tell
                 self._cluster.workers.pop(name, None)
@@ -88,6 +95,8 @@ class Processes:
         AmpflowError
             If one ended at its start: Dask would wait for it for ever.
         """
+        from distributed import Status
+
         if any(worker.status == Status.failed for worker in self._cluster.workers.values()):
             raise AmpflowError(
                 "a worker process of this machine ended at its start",
@@ -100,6 +109,8 @@ class Processes:
 
     def retire(self, worker: str) -> None:
         """Restart the process at this address."""
+        from distributed import Client
+
         with Client(self.address, set_as_default=False) as client:
             client.restart_workers([worker], raise_for_error=False)
 
@@ -117,6 +128,8 @@ def default_workers(profile: Profile) -> int:
 
 def here() -> str:
     """Return the address of the Dask worker that runs this; empty outside one."""
+    from distributed import get_worker
+
     try:
         return str(get_worker().address)
     except ValueError:
@@ -125,6 +138,8 @@ def here() -> str:
 
 def told_to_stop() -> Callable[[], bool]:
     """Return what tells a worker whether its job is being ended, or its driver says stop."""
+    from distributed import Status, get_worker
+
     stop = Path(os.environ["AMPFLOW_STOP"]) if "AMPFLOW_STOP" in os.environ else None
     try:
         worker = get_worker()

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import line_search
 
 from ampflow.potential.engine import averaging
 from ampflow.potential.state import LBFGS_PAIRS, State
@@ -95,6 +94,8 @@ def _approximate(state: State, gradient: Vector) -> Vector:
 def _length(
     function: _Remembered, start: Vector, direction: Vector, loss: float, gradient: Vector
 ) -> float:
+    from scipy.optimize import line_search  # takes long to import
+
     found = line_search(
         function.loss, function.gradient, start, direction, gradient, loss, maxiter=10
     )[0]

@@ -31,10 +31,7 @@ from ampflow.reports.search_figures import (
 from ampflow.reports.style import Plot
 from ampflow.reports.trials import parameter_names, trials_frame
 
-__all__ = ["OUTPUTS", "render_page", "write_report"]
-
-OUTPUTS = ("report.html", "results.json", "trials.csv", "predictions.csv")
-"""What `write_report` writes."""
+__all__ = ["render_page", "write_report"]
 
 _PLOT_CONFIG = {
     "displaylogo": False,
