@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What is not kept compiled is compiled anew by every process, and tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test quick lint format lock clean
 

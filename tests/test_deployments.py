@@ -137,14 +137,14 @@ def test_nothing_is_left_when_it_is_killed(
         family = ui.family()
         assert len(family) > 4  # the server, the worker, the run, its tuning worker
         ui.process.kill()
-        _, left = psutil.wait_procs(family[1:], timeout=60)
+        _, left = psutil.wait_procs(family[1:], timeout=240)
         assert not left
     with sqlite3.connect(home / "prefect.db") as database:
         query = "SELECT state_name FROM flow_run WHERE id = ?"
         assert database.execute(query, (run["id"],)).fetchone() == ("Crashed",)
 
 
-def wait_for(happened: Any, what: str, seconds: float = 120) -> None:
+def wait_for(happened: Any, what: str, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, f"no {what} after {seconds} s"

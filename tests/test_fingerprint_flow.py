@@ -49,6 +49,7 @@ def run(tmp_path: Path, served: dict[str, str]):
     return run
 
 
+@pytest.mark.slow
 def test_workers_make_shards_where_that_is_worth_it(tmp_path: Path, run) -> None:
     # Many shards go to workers, each as a task; few do not start any. The store is the same.
     structures = make_demo_structures(12, seed=3)

@@ -30,7 +30,7 @@ epochs = {epochs}
 trials = {trials}
 workers = 1
 """
-_READY_SECONDS = 240  # a hang is to fail, a slow machine is not
+_READY_SECONDS = _END_SECONDS = 240  # a hang is to fail, a slow machine is not
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Ui:
 
     def wait(self) -> int:
         """Wait for its end and return the exit code."""
-        code = self.process.wait(60)
+        code = self.process.wait(_END_SECONDS)
         assert self.process.stdout is not None
         self.said += self.process.stdout.read()
         return code
@@ -84,7 +84,7 @@ def running_ui(
     finally:
         watchdog.cancel()
         process.terminate()
-        process.wait(60)
+        process.wait(_END_SECONDS)
         process.stdout.close()
 
 

@@ -41,6 +41,7 @@ def modified(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
 
 
+@pytest.mark.slow
 def test_a_run_and_what_changes_redo(ampflow, structures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("run", "--data", structures, "--out", out, *SMALL)
@@ -95,6 +96,7 @@ def test_a_run_and_what_changes_redo(ampflow, structures: Path, tmp_path: Path) 
     assert len(FingerprintStore(store)) == 60
 
 
+@pytest.mark.slow
 def test_fingerprints_are_searched(ampflow, structures: Path, tmp_path: Path) -> None:
     # From one file: descriptors are searched with the network, the model has the winner's own,
     # the report shows error against cost, and a second run finds all of it there.
@@ -162,30 +164,30 @@ def test_a_killed_run_goes_on(
     # lost, the number of trials is what was asked for, and no process stays behind.
     out = tmp_path / "out"
     arguments = (
-        "run", "--data", structures, "--out", out, "--set", "tuning.trials=8",
-        "--set", "training.epochs=3000", "--set", "tuning.workers=2", "--set", "tuning.pruner=none",
+        "run", "--data", structures, "--out", out, "--set", "tuning.trials=6",
+        "--set", "training.epochs=1500", "--set", "tuning.workers=2", "--set", "tuning.pruner=none",
     )  # fmt: skip
     process = _start(served, *arguments)
-    deadline = time.monotonic() + 120
-    while len(_finished(out / "cache")) < 2:
+    deadline = time.monotonic() + 300
+    while not _finished(out / "cache"):
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline, "no trial was finished"
-        time.sleep(0.2)
+        time.sleep(0.05)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(how)
-    said = process.communicate(timeout=60)[1]
+    said = process.communicate(timeout=120)[1]
     code = process.returncode
     assert code == (130 if how == signal.SIGINT else -signal.SIGKILL)
     assert ("goes on from here" in said) == (how == signal.SIGINT)
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     finished = _finished(out / "cache")
-    assert 2 <= len(finished) < 8
+    assert 1 <= len(finished) < 6
     again = ampflow(*arguments)
     assert again.returncode == 0, again.stderr
     assert finished <= _finished(out / "cache")
-    assert sum(results(out)["trials"].values()) == 8
-    assert results(out)["trials"]["complete"] == 8
+    assert sum(results(out)["trials"].values()) == 6
+    assert results(out)["trials"]["complete"] == 6
 
 
 def test_train_without_a_search(ampflow, structures: Path, tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def test_chaos(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str)
     names = (f"w{n}" for n in range(1000))
     workers = [start(spec, next(names), slow, wait=True) for _ in range(3)]
     for kill in range(20):
+        if not any(worker.is_alive() for worker in workers):
+            break
         time.sleep(0.5 + 0.17 * (kill % 3))
         victim = workers[kill % 3]
         if victim.is_alive():
