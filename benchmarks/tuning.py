@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "tuning"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import optuna
 from optuna.storages import BaseStorage
