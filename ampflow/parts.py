@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 
 from ampflow.errors import StorageError
 from ampflow.files import atomic_path
-from ampflow.values import LONG, REMAKE, MissingValueError, close_values, read_value, write_values
+from ampflow.values import (
+    LONG,
+    REMAKE,
+    MissingValueError,
+    close_values,
+    read_value,
+    stamp_of,
+    write_values,
+)
 
 __all__ = ["PART_SCHEMA", "DamagedError", "Part", "write_part"]
 
@@ -129,6 +137,8 @@ class Part:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._stamp: tuple[int, ...] = ()
+        self._checked = np.zeros(0, bool)  # rows of the file of that stamp
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -175,15 +185,21 @@ class Part:
     def read(self, start: int, stop: int) -> dict[str, NDArray[Any]]:
         """Return all arrays for the rows from `start` to `stop`, by name.
 
+        Rows are checked when they are read first, and again once the file has changed.
+
         Raises
         ------
         DamagedError
             If one of the rows is not as it was written.
         """
-        arrays, sums = self._load(start, stop)
-        bad = np.flatnonzero(sums != self._head.checksums[start:stop])
-        if len(bad):
-            raise DamagedError(self.path, start + int(bad[0]))
+        if (stamp := stamp_of(self.path)) != self._stamp:
+            self._stamp, self._checked = stamp, np.zeros(len(self), bool)
+        arrays = self._load(start, stop)
+        if not self._checked[start:stop].all():
+            bad = self._bad(arrays, start, stop)
+            if len(bad):
+                raise DamagedError(self.path, start + int(bad[0]))
+            self._checked[start:stop] = True
         return {name.partition(".")[2]: array for name, array in arrays.items()}
 
     def damaged(self) -> list[int]:
@@ -191,8 +207,7 @@ class Part:
         found: list[int] = []
         for start in range(0, len(self), _RUN):
             stop = min(start + _RUN, len(self))
-            _, sums = self._load(start, stop)
-            found += (start + np.flatnonzero(sums != self._head.checksums[start:stop])).tolist()
+            found += (start + self._bad(self._load(start, stop), start, stop)).tolist()
         return found
 
     def close(self) -> None:
@@ -200,14 +215,15 @@ class Part:
         self.__dict__.pop("_head", None)
         close_values(self.path)
 
-    def _load(self, start: int, stop: int) -> tuple[Arrays, NDArray[np.uint32]]:
-        offsets = self.offsets[start : stop + 1]
-        edges = {"row": (start, stop), "item": (int(offsets[0]), int(offsets[-1]))}
+    def _load(self, start: int, stop: int) -> Arrays:
+        edges = {"row": (start, stop), "item": tuple(self.offsets[[start, stop]].tolist())}
         columns = self._head.columns
-        arrays = {
-            name: self._array(name, columns, edges[name.partition(".")[0]]) for name in columns
-        }
-        return arrays, _row_checksums(arrays, offsets)
+        return {name: self._array(name, columns, edges[name.partition(".")[0]]) for name in columns}
+
+    def _bad(self, arrays: Arrays, start: int, stop: int) -> NDArray[np.int64]:
+        """Return which of the rows that were read are not as they were written, from 0."""
+        sums = _row_checksums(arrays, self.offsets[start : stop + 1])
+        return np.flatnonzero(sums != self._head.checksums[start:stop])
 
     def _array(
         self, name: str, arrays: Mapping[str, _Kind], run: tuple[int, int] | None = None

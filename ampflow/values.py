@@ -25,7 +25,15 @@ import lmdb
 from ampflow.errors import StorageError
 from ampflow.files import explain_os_error
 
-__all__ = ["LONG", "REMAKE", "MissingValueError", "close_values", "read_value", "write_values"]
+__all__ = [
+    "LONG",
+    "REMAKE",
+    "MissingValueError",
+    "close_values",
+    "read_value",
+    "stamp_of",
+    "write_values",
+]
 
 LONG = 2048
 """Bytes from which on a value has pages of its own."""
@@ -106,6 +114,18 @@ def read_value(path: Path, name: bytes, start: int = 0, stop: int | None = None)
             return _bytes(file.descriptor, place + begin, max(end - begin, 0))
         except OSError as error:
             raise explain_os_error(error, path) from error
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written over, or another is in its place.
+
+    Raises
+    ------
+    StorageError
+        If there is none.
+    """
+    found = _stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def close_values(path: Path) -> None:

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/streaming.py oc20_300_test.traj --structures 6000
 
 The file's structures, each many times with its atoms moved by 0.02 Å, are fingerprinted once. Then
-processes by turns train on them in memory and streamed (`training.memory` too small for them); with
+processes by turns train on them in memory and streamed (`training.memory` of 100 MB); with
 `--core` each on one core alone, so that reading and training share it. Printed: medians over turns
 of ms an epoch, validation included, of the CPU time of an epoch, and of the largest resident
 memory, and how much of it the interpreter had before there were structures.
@@ -107,7 +107,7 @@ def main() -> None:
         print("|---|---|---|---|---|")
         tanh = {"num_layers": 5, "num_nodes": 20, "activation": "tanh", "batch_size": 32}
         for name, network in {"5 x 20 tanh, batch 32": tanh, "defaults": {}}.items():
-            rows: dict[float, list[dict[str, object]]] = {1e3: [], 1e-3: []}
+            rows: dict[float, list[dict[str, object]]] = {1e3: [], 0.1: []}
             for _ in range(given.turns):
                 for memory, found in rows.items():
                     options = Training(epochs=given.epochs, memory=memory, **network)

@@ -105,6 +105,18 @@ def test_the_damaged_row_is_named(tmp_path: Path) -> None:
     assert caught.value.row == 3
 
 
+def test_rows_are_checked_again_where_the_file_changed(tmp_path: Path) -> None:
+    # A row that was read once is believed, but only as long as nobody writes to the file.
+    arrays = make_part(tmp_path / "a")
+    part = Part(tmp_path / "a")
+    part.read(0, 4)
+    content = bytearray((tmp_path / "a").read_bytes())
+    content[content.index(arrays["values"][4:5].tobytes())] ^= 1
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(DamagedError, match="record 3 is not as it was written"):
+        part.read(0, 4)
+
+
 def test_missing_short_and_foreign_files(tmp_path: Path) -> None:
     # Whatever is not a whole part says so, with its name; reading never kills the process.
     make_part(tmp_path / "a")

@@ -114,9 +114,9 @@ class Training(Section):
     )
     memory: float = option(
         0.0,
-        "What the fingerprints of a training may take in memory; where they need more they are "
-        "read from the store in every epoch, which changes no result. 0: half of a core's share "
-        "of the memory.",
+        "What the fingerprints of a training may take in memory; where they need more those of the "
+        "train part are read from the store in every epoch, which changes no result. 0: half of a "
+        "core's share of the memory.",
         "GB",
         ge=0,
     )

@@ -27,7 +27,11 @@ _SAMPLE = 4  # structures whose derivatives are measured
 def load_parts(
     store: FingerprintStore, parts: Sequence[NDArray[np.int64]], options: Training
 ) -> list[Structures]:
-    """Return parts of a store for a training: in memory if all fit, else to be streamed.
+    """Return parts of a store for a training: in memory, or to be streamed where not all fit.
+
+    Where they do not, those that take no more than half of the memory between them are in it,
+    the smallest first: structures for validation lie far apart in a store, and reading them
+    takes almost as long as reading all.
 
     Raises
     ------
@@ -40,7 +44,8 @@ def load_parts(
     atoms = int(store.index.atoms[indices].sum())
     # In float64; standardised in the precision of the training; and the kernels' copy of that.
     bytes_each = 8 + 2 * np.dtype(options.precision).itemsize
-    needed = float(bytes_each * len(store.header["features"]) * atoms)
+    per_atom = bytes_each * len(store.header["features"])
+    needed = float(per_atom * atoms)
     limit = 1e9 * options.memory or fair_share()
     what = "fingerprints"
     if options.differentiates and len(indices):
@@ -55,7 +60,13 @@ def load_parts(
             "raise training.memory if there is more, or take fewer structures, fewer features or "
             "a shorter cutoff",
         )
-    return [Stored(store, part) for part in parts]
+    sizes = [per_atom * int(store.index.atoms[part].sum()) for part in parts]
+    fitting = np.cumsum(np.sort(sizes)) <= limit / 2
+    largest = np.sort(sizes)[fitting].max(initial=0)
+    return [
+        store.load(part) if size <= largest else Stored(store, part)
+        for part, size in zip(parts, sizes, strict=True)
+    ]
 
 
 def _derivatives(store: FingerprintStore, indices: NDArray[np.int64]) -> float:

@@ -27,6 +27,8 @@ __all__ = ["Resident", "Source", "Stream", "source"]
 
 Order = NDArray[np.int64]
 
+_AHEAD = 2  # windows to read while one is trained on: the last of an epoch may be short
+
 _copies: WeakValueDictionary[str, NDArray[np.floating]] = WeakValueDictionary()
 _copying = threading.Lock()
 
@@ -122,7 +124,7 @@ def _forces(part: ForceSamples, dtype: np.dtype[Any]) -> Forces:
 class Stream:
     """Samples in a store: a thread reads a window while the kernels train on the one before.
 
-    There are two buffers, one to read into and one to train on; kernels and most of reading go on
+    There is a buffer to train on, and `_AHEAD` to read into; kernels and most of reading go on
     outside Python's lock.
     """
 
@@ -131,13 +133,14 @@ class Stream:
     forces: Forces | None = None  # training on forces needs memory
 
     _coming: deque[Order] = field(default_factory=deque)
-    _reading: tuple[Order, Future[Part]] | None = None
+    _next: int = 0  # buffer that was read into last
+    _reading: deque[tuple[Order, Future[Part]]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         offsets = self.samples.offsets
         self._orders = natural(np.diff(offsets), self.samples.dataset.features)
         self._reader = ThreadPoolExecutor(1, "reader")
-        self._buffers = [np.empty(0, self.samples.precision) for _ in range(2)]
+        self._buffers = [np.empty(0, self.samples.precision) for _ in range(_AHEAD + 1)]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -160,20 +163,19 @@ class Stream:
         StorageError
             If they cannot be read, or are damaged.
         """
-        if self._reading is None or self._reading[0] is not order:
+        if not self._reading or self._reading[0][0] is not order:
             self._coming.clear()
-            if self._reading is not None:
-                self._reading[1].exception()  # what was expected is not wanted
+            while self._reading:  # what was expected is not wanted
+                self._reading.popleft()[1].exception()
             self._read(order)
-        assert self._reading is not None
-        part = self._reading[1].result()
-        self._reading = None
+        part = self._reading[0][1].result()
+        self._reading.popleft()
         self._read_ahead()
         return part, np.arange(len(order))
 
     def all(self) -> Iterator[tuple[Part, Order]]:
         """Go through all structures as they lie, and begin to read them once more."""
-        if self._reading is None:
+        if not self._reading:
             self.expect(self._orders)
         for order in self._orders:
             if order is self._orders[-1]:
@@ -182,12 +184,12 @@ class Stream:
         self._coming.extend(self._orders[1:])
 
     def _read_ahead(self) -> None:
-        if self._reading is None and self._coming:
+        while self._coming and len(self._reading) < _AHEAD:
             self._read(self._coming.popleft())
 
     def _read(self, order: Order) -> None:
-        self._buffers.reverse()  # the other one may be in use
-        self._reading = order, self._reader.submit(self._fill, order, 0)
+        self._next = (self._next + 1) % len(self._buffers)  # the last but `_AHEAD` may be in use
+        self._reading.append((order, self._reader.submit(self._fill, order, self._next)))
 
     def _fill(self, order: Order, number: int) -> Part:
         samples, scaler = self.samples, self.samples.scaler

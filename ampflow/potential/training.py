@@ -167,6 +167,7 @@ class _Run:
         first = self._network.initial(seed).astype(options.precision)
         self.state = stored or State.begin(first, options)
         self._saved, self._saved_epochs = time.monotonic(), len(self.state.history)
+        self._drawn: tuple[int, list[Window]] = 0, []
 
     @property
     def is_over(self) -> bool:
@@ -197,16 +198,25 @@ class _Run:
         return epoch
 
     def _learn(self, number: int, lr: float) -> float:
-        windows, options = self._windows(number), self._options
+        options = self._options
         if options.optimizer == "lbfgs":
-            key = windows[0].key
+            key = self._windows(number)[0].key
             return advance(self.state, lambda x: self._engine.gradient(x, key), options.ema_decay)
-        self._engine.expect([window.order for window in windows])
+        windows = self._expected(number)
+        if number < options.epochs:  # read ahead while this one ends and is judged
+            self._expected(number + 1)
         total = 0.0
         for order, key in windows:
             ends = batch_ends(self._sizes[order], options)
             total += len(order) * self._engine.epoch(self.state, order, ends, lr, key)
         return total / len(self._sizes)
+
+    def _expected(self, number: int) -> list[Window]:
+        """Draw the order of an epoch, and let the engine hear of it, if that is not done yet."""
+        if self._drawn[0] != number:
+            self._drawn = number, self._windows(number)
+            self._engine.expect([window.order for window in self._drawn[1]])
+        return self._drawn[1]
 
     def _windows(self, number: int) -> list[Window]:
         """Draw the order of an epoch."""

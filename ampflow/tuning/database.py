@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -101,7 +101,7 @@ class Database(_CachedStorage):
 
 
 def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)  # as the tables have it
+    return datetime.now()  # local time, which is how Optuna keeps and reads it
 
 
 def _rows(changes: Changes) -> list[tuple[Any, str, list[dict[str, Any]]]]:

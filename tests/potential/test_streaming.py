@@ -161,6 +161,14 @@ def test_memory_counts_the_precision(store: FingerprintStore) -> None:
         assert isinstance(load_parts(store, [np.arange(90)], options)[0], kind)
 
 
+# Validation lies scattered in a store, and stays in memory where it takes little of it.
+def test_a_small_part_stays_in_memory(store: FingerprintStore) -> None:
+    parts = [np.arange(80), np.arange(80, 90)]
+    atoms = [int(store.index.atoms[part].sum()) for part in parts]
+    options = Training(memory=2.1e-9 * 16 * 4 * atoms[1])
+    assert [type(part) for part in load_parts(store, parts, options)] == [Stored, Dataset]
+
+
 # What cannot be streamed is refused before memory runs out.
 def test_a_gpu_needs_memory(store: FingerprintStore) -> None:
     with pytest.raises(OptionError, match="needs them in memory"):
