@@ -91,7 +91,10 @@ def run(
     Examples: `ampflow run experiment.toml`, or
     `ampflow run --data structures.traj --out results --set tuning.trials=50`.
     """
+    from ampflow.reading import expand_files
+
     experiment = read_experiment(file, data, out, overrides, cluster, workers)
+    expand_files(experiment.data.files)  # says what is missing before anything starts
     if not detached:
         _run(experiment)
         return

@@ -103,7 +103,9 @@ def run_flow(name: str, experiment: Experiment) -> Any:
     from ampflow.cli.engine import prefect_engine
     from ampflow.cli.runs import recorded
     from ampflow.clusters.machine import refuse_heavy_work
+    from ampflow.reading import expand_files
 
+    expand_files(experiment.data.files)  # says what is missing before anything starts
     # One training is not for jobs: it is done here.
     refuse_heavy_work("" if name == "train" else experiment.cluster, f"ampflow {name}")
     with (
