@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
 from llvmlite import binding  # type: ignore[import-untyped]
+from numba.np import linalg
 
 from ampflow.digests import digest
 
@@ -19,6 +21,22 @@ _COMMON = {"nogil": True, "error_model": "numpy"}
 _PROCESSOR = f"{binding.get_host_cpu_name()} {binding.get_host_cpu_features().flatten()}".encode()
 _COMMON_SOURCES = [Path(__file__), Path(__file__).with_name("simd.py")]
 _INNER = {**_COMMON, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+def _import_without_blas() -> None:
+    """Import what numba itself would import later, and not scipy.linalg with it.
+
+    Numba does so to see whether it is there. It is, no kernel of ours needs it, and that takes
+    longer than to load all of them.
+    """
+    kept, linalg.ensure_blas = linalg.ensure_blas, lambda: None
+    try:
+        import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = kept
+
+
+_import_without_blas()
 
 
 def entry(function: _Function) -> _Function:
