@@ -38,9 +38,11 @@ def test_process_that_ends_while_it_is_started_again(tmp_path: Path) -> None:
             with Client(processes.address, set_as_default=False) as client:
                 client.wait_for_workers(1, timeout=60)
                 (first,) = client.run(os.getpid).values()
+                # The worker may be known to the scheduler before the cluster has noted it.
+                wait_for("the process", lambda: processes._cluster.workers, 60)
+                given_up = processes._cluster.workers[0]
                 flag.touch()
                 os.kill(first, signal.SIGKILL)
-                given_up = processes._cluster.workers[0]
                 wait_for("the end", lambda: given_up.status == Status.closed, 60)
                 flag.unlink()
                 processes.scale(1)
