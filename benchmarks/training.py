@@ -59,6 +59,10 @@ class Timed:
         return f"{self.name:44s}{wall:9.2f}{own:9.2f}"
 
 
+def made_for(options: Training) -> Network:
+    return Network.of(options, FEATURES, np.array([1]))
+
+
 def samples(structures: int, atoms: int, precision: str) -> Samples:
     random = np.random.default_rng(structures)
     sizes = np.linspace(10, 136, structures).round().astype(int)
@@ -101,7 +105,7 @@ def full_batch(network: Network, train: Samples, precision: str) -> Callable[[],
 
 
 def compare(options: Training, turns: int) -> None:
-    network = Network.of(options, FEATURES, np.array([1]))
+    network = made_for(options)
     train = samples(STRUCTURES, ATOMS, options.precision)
     validation = samples(STRUCTURES // 10, ATOMS // 10, options.precision)
     parts = (network, train, validation, options)
@@ -139,21 +143,19 @@ def stacked(slots: int, device: str, turns: int, epochs_each: int = 3) -> None:
 
     def train(made: AbstractContextManager[Engine], options: Training) -> None:
         with made as engine:
-            one = epochs(engine, Network.of(options, FEATURES), options)
+            one = epochs(engine, made_for(options), options)
             for _ in range(epochs_each):
                 one()
 
     def alone() -> None:
         for options in several:
-            network = Network.of(options, FEATURES)
+            network = made_for(options)
             train(nullcontext(make_engine(network, *parts, options)), options)
 
     def together() -> None:
         with ThreadPoolExecutor(slots) as threads:
             done = [
-                threads.submit(
-                    train, stack.member(Network.of(options, FEATURES), *parts, options), options
-                )
+                threads.submit(train, stack.member(made_for(options), *parts, options), options)
                 for options in several
             ]
         for future in done:
