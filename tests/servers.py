@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ampflow.cli.engine import free_port
+
 
 class NotInstalled(Exception):  # noqa: N818 - nothing went wrong
     """The server's package is not installed."""
@@ -26,9 +28,7 @@ def postgresql_server() -> Iterator[str]:
     # The server refuses to run as root, and its user cannot enter pytest's folders.
     user = "postgres" if os.geteuid() == 0 else None
     folder = Path(subprocess.check_output(["mktemp", "-d"], user=user, text=True).strip())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     subprocess.run(
         [programs[-1] / "initdb", "-D", folder / "db", "-A", "trust", "-U", "me", "--no-sync"],
         user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL,
@@ -57,9 +57,7 @@ def mysql_server() -> Iterator[str]:
         raise NotInstalled("no MySQL server installed (Debian: mariadb-server)")
     user = "mysql" if os.geteuid() == 0 else None
     folder = Path(subprocess.check_output(["mktemp", "-d"], user=user, text=True).strip())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     data = ["--no-defaults", f"--datadir={folder}/db"]
     subprocess.run(
         ["mariadb-install-db", *data, "--auth-root-authentication-method=normal"],

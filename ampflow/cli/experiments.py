@@ -91,17 +91,14 @@ def run(
     Examples: `ampflow run experiment.toml`, or
     `ampflow run --data structures.traj --out results --set tuning.trials=50`.
     """
-    from ampflow.reading import expand_files
-
     experiment = read_experiment(file, data, out, overrides, cluster, workers)
-    expand_files(experiment.data.files)  # says what is missing before anything starts
     if not detached:
         _run(experiment)
         return
     from ampflow.cli.runs import detach
-    from ampflow.clusters.machine import refuse_heavy_work
+    from ampflow.cli.steps import check_start
 
-    refuse_heavy_work(experiment.cluster, "ampflow run")
+    check_start("pipeline", experiment)
     detach(experiment)
 
 
@@ -123,18 +120,7 @@ def demo(
 
 
 def _run(experiment: Experiment) -> None:
-    from ampflow.cli.display import show_results, step_bars
-    from ampflow.cli.engine import prefect_engine
-    from ampflow.cli.runs import recorded
-    from ampflow.clusters.machine import refuse_heavy_work
+    from ampflow.cli.display import show_results
+    from ampflow.cli.steps import run_flow
 
-    refuse_heavy_work(experiment.cluster, "ampflow run")
-    with (
-        step_bars() as bars,
-        recorded(experiment, bars.lines) as name,
-        prefect_engine(bars, experiment.cluster, name),
-    ):
-        from flows.pipeline import pipeline
-
-        report = pipeline(experiment)
-    show_results(report)
+    show_results(run_flow("pipeline", experiment))

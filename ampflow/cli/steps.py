@@ -97,17 +97,32 @@ def report(
     show_results(run_flow("report", read_experiment(file, data, out, overrides)))
 
 
-def run_flow(name: str, experiment: Experiment) -> Any:
-    """Run one of the flows that are named like their command."""
-    from ampflow.cli.display import step_bars
-    from ampflow.cli.engine import prefect_engine
-    from ampflow.cli.runs import recorded
+def check_start(name: str, experiment: Experiment) -> None:
+    """Refuse a flow that cannot begin, before a server is started or a run recorded.
+
+    Raises
+    ------
+    DataError
+        If a file is missing.
+    OptionError
+        If this is a login node, and the work would be done here.
+    """
     from ampflow.clusters.machine import refuse_heavy_work
     from ampflow.reading import expand_files
 
-    expand_files(experiment.data.files)  # says what is missing before anything starts
+    expand_files(experiment.data.files)
+    command = "run" if name == "pipeline" else name
     # One training is not for jobs: it is done here.
-    refuse_heavy_work("" if name == "train" else experiment.cluster, f"ampflow {name}")
+    refuse_heavy_work("" if name == "train" else experiment.cluster, f"ampflow {command}")
+
+
+def run_flow(name: str, experiment: Experiment) -> Any:
+    """Run one of the flows of the package `flows`."""
+    from ampflow.cli.display import step_bars
+    from ampflow.cli.engine import prefect_engine
+    from ampflow.cli.runs import recorded
+
+    check_start(name, experiment)
     with (
         step_bars() as bars,
         recorded(experiment, bars.lines) as run,
