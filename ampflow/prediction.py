@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ampflow.errors import DataError, OptionError
 from ampflow.files import atomic_path
-from ampflow.images import Rejected
+from ampflow.images import Frame, Rejected
 from ampflow.potential.ensemble import Ensemble
 from ampflow.potential.model import Potential
 from ampflow.progress import Progress, silent
@@ -41,6 +41,8 @@ class Prediction:
         eV.
     forces
         (atoms, 3) eV/Å, or None if they were not asked for.
+    stress
+        (6,) eV/Å³: xx yy zz yz xz xy; None without forces, or where the cell has no volume.
     half_width
         eV: half of the energy's interval, from an ensemble; None from a single potential.
     """
@@ -50,14 +52,15 @@ class Prediction:
     atoms: Atoms
     energy: float
     forces: NDArray[np.float64] | None
+    stress: NDArray[np.float64] | None = None
     half_width: float | None = None
 
 
 class Errors(BaseModel):
     """How wrong a potential is on some structures: errors are predicted minus given.
 
-    Energies in eV per structure and meV per atom, forces in eV/Å over all components; None where
-    no structure has forces.
+    Energies in eV per structure and meV per atom, forces in eV/Å and stresses in eV/Å³ over all
+    components; None where no structure has them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +74,9 @@ class Errors(BaseModel):
     structures_with_forces: int
     forces_mae_ev_per_angstrom: float | None
     forces_rmse_ev_per_angstrom: float | None
+    structures_with_stress: int
+    stress_mae_ev_per_cubic_angstrom: float | None
+    stress_rmse_ev_per_cubic_angstrom: float | None
 
 
 def predict(
@@ -80,7 +86,7 @@ def predict(
     forces: bool = False,
     progress: Progress = silent,
 ) -> Iterator[Prediction]:
-    """Predict the structures of `files`, one at a time.
+    """Predict the structures of `files`, one at a time; with forces, stresses as well.
 
     Raises
     ------
@@ -111,8 +117,10 @@ def _predict(
             return Prediction(file, index, atoms, energy, None)
         found = potential.evaluate(atoms)
         energy = float(found.energies.sum())
-        kept = found.forces if forces else None
-        return Prediction(file, index, atoms, energy, kept, found.half_width)
+        if not forces:
+            return Prediction(file, index, atoms, energy, None, None, found.half_width)
+        stress = found.stress(atoms.cell)
+        return Prediction(file, index, atoms, energy, found.forces, stress, found.half_width)
     except DataError as error:
         raise DataError(f"{file}, structure {index}: {error.what}", error.hint) from error
 
@@ -149,7 +157,7 @@ def check_output(path: Path, forces: bool) -> None:
 
 
 def write(predictions: Iterable[Prediction], path: Path) -> None:
-    """Write energies as a table (.csv), or structures with energies and forces (.extxyz, .xyz).
+    """Write energies as a table (.csv), or structures with all that is predicted (.extxyz, .xyz).
 
     Raises
     ------
@@ -169,7 +177,9 @@ def _labelled(prediction: Prediction) -> Atoms:
     atoms: Atoms = prediction.atoms.copy()
     labels: dict[str, float | NDArray[np.float64]] = {"energy": prediction.energy}
     if prediction.forces is not None:
-        labels |= {"forces": prediction.forces}
+        labels["forces"] = prediction.forces
+    if prediction.stress is not None:
+        labels["stress"] = prediction.stress
     atoms.calc = SinglePointCalculator(atoms, **labels)
     return atoms
 
@@ -177,7 +187,7 @@ def _labelled(prediction: Prediction) -> Atoms:
 def evaluate(
     potential: Potential | Ensemble, files: list[Path], progress: Progress = silent
 ) -> Errors:
-    """Compare predictions with the energies, and where there are any the forces, of `files`.
+    """Compare predictions with the energies, and what there is of forces and stresses, of `files`.
 
     Raises
     ------
@@ -185,53 +195,65 @@ def evaluate(
         As `predict`, and if a structure has no energy, or there are no structures.
     """
     total = count_images(files)
-    energies, sizes, forces = [], [], []
+    energies, sizes, forces, stresses = [], [], [], []
     for done, (file, index, atoms) in enumerate(_read(files), 1):
-        energy, known = _labels(file, index, atoms)
-        found = _predict(potential, file, index, atoms, forces=known is not None)
+        energy, known, strained = _labels(file, index, atoms)
+        wanted = known is not None or strained is not None
+        found = _predict(potential, file, index, atoms, forces=wanted)
         energies.append(found.energy - energy)
         sizes.append(len(atoms))
         if known is not None and found.forces is not None:
             forces.append(found.forces - known)
+        if strained is not None and found.stress is not None:
+            stresses.append(found.stress - strained)
         progress(done, total)
     if not sizes:
         raise DataError("no structures to evaluate on", "check the files")
-    return _errors(np.array(energies), np.array(sizes), forces)
+    return _errors(np.array(energies), np.array(sizes), forces, stresses)
 
 
-def _labels(file: Path, index: int, atoms: Atoms) -> tuple[float, NDArray[np.float64] | None]:
-    results = {} if atoms.calc is None else atoms.calc.results
-    energy = results.get("energy")
-    if energy is None or not np.isfinite(energy):
+def _labels(
+    file: Path, index: int, atoms: Atoms
+) -> tuple[float, NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Return energy, forces and stress."""
+    try:
+        frame = Frame.of(atoms)
+    except ValueError as error:
+        raise DataError(f"{file}, structure {index}: {error}", "mend the file") from error
+    if frame.energy is None or not np.isfinite(frame.energy):
         raise DataError(
             f"{file}, structure {index}: it has no energy to compare with",
             "leave it out, or use `ampflow predict`, which needs none",
         )
-    return float(energy), results.get("forces")
+    return frame.energy, frame.forces, frame.stress
 
 
 def _errors(
     energies: NDArray[np.float64],
     sizes: NDArray[np.int64],
     forces: list[NDArray[np.float64]],
+    stresses: list[NDArray[np.float64]],
 ) -> Errors:
-    per_atom = 1000 * energies / sizes
+    per_structure, per_atom = _means(energies), _means(1000 * energies / sizes)
+    of_forces, of_stresses = (
+        _means(np.concatenate(found)) if found else (None, None) for found in (forces, stresses)
+    )
     return Errors(
         structures=len(sizes),
         atoms=int(sizes.sum()),
-        energy_mae_ev=_mae(energies),
-        energy_rmse_ev=_rmse(energies),
-        energy_mae_mev_per_atom=_mae(per_atom),
-        energy_rmse_mev_per_atom=_rmse(per_atom),
+        energy_mae_ev=per_structure[0],
+        energy_rmse_ev=per_structure[1],
+        energy_mae_mev_per_atom=per_atom[0],
+        energy_rmse_mev_per_atom=per_atom[1],
         structures_with_forces=len(forces),
-        forces_mae_ev_per_angstrom=_mae(np.concatenate(forces)) if forces else None,
-        forces_rmse_ev_per_angstrom=_rmse(np.concatenate(forces)) if forces else None,
+        forces_mae_ev_per_angstrom=of_forces[0],
+        forces_rmse_ev_per_angstrom=of_forces[1],
+        structures_with_stress=len(stresses),
+        stress_mae_ev_per_cubic_angstrom=of_stresses[0],
+        stress_rmse_ev_per_cubic_angstrom=of_stresses[1],
     )
 
 
-def _mae(values: NDArray[np.float64]) -> float:
-    return float(np.abs(values).mean())
-
-
-def _rmse(values: NDArray[np.float64]) -> float:
-    return float(np.sqrt((values**2).mean()))
+def _means(errors: NDArray[np.float64]) -> tuple[float, float]:
+    """Return MAE and RMSE."""
+    return float(np.abs(errors).mean()), float(np.sqrt((errors**2).mean()))

@@ -22,6 +22,7 @@ from ampflow.store import FingerprintStore
 __all__ = ["FORMATS", "export", "format_of"]
 
 _RUN = 256  # structures in memory at a time
+_VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
 _Chunk = tuple[list[Image], Dataset]
 
 
@@ -50,9 +51,9 @@ def export(
     Parameters
     ----------
     format
-        "extxyz" (energies, forces and `fingerprints` of each atom, as ASE reads them), "npz"
-        (arrays; structure i has the atoms from offsets[i] to offsets[i + 1]) or "parquet" (a row
-        an atom; needs pyarrow). By default what the suffix says.
+        "extxyz" (energies, forces, stresses and `fingerprints` of each atom, as ASE reads them),
+        "npz" (arrays; structure i has the atoms from offsets[i] to offsets[i + 1]) or "parquet" (a
+        row an atom; needs pyarrow). By default what the suffix says.
 
     Raises
     ------
@@ -110,6 +111,7 @@ def _write_npz(store: FingerprintStore, path: Path, progress: Progress) -> None:
             lambda chunk: np.stack([np.asarray(image.atoms.cell) for image in chunk[0]]),
         ),
         "pbc": ((count, 3), "|b1", lambda chunk: np.stack([image.atoms.pbc for image in chunk[0]])),
+        "stresses": ((count, 6), "<f8", _stresses),
     }
     with zipfile.ZipFile(path, "w", allowZip64=True) as archive:
         small = {
@@ -138,6 +140,13 @@ def _forces(chunk: _Chunk) -> NDArray[np.float64]:
     )
 
 
+def _stresses(chunk: _Chunk) -> NDArray[np.float64]:
+    """Return xx yy zz yz xz xy, not-a-number where a structure has none."""
+    return np.stack(
+        [np.full(6, np.nan) if image.stress is None else image.stress for image in chunk[0]]
+    )
+
+
 def _write_parquet(store: FingerprintStore, path: Path, progress: Progress) -> None:
     try:
         import pyarrow as pa
@@ -154,6 +163,7 @@ def _write_parquet(store: FingerprintStore, path: Path, progress: Progress) -> N
             sizes = data.atoms_per_structure
             positions = np.concatenate([image.atoms.positions for image in images])
             forces = _forces((images, data))
+            stresses = np.repeat(_stresses((images, data)), sizes, axis=0)
             columns = {
                 "structure": np.repeat(np.arange(first, first + len(data)), sizes),
                 "atom": np.arange(data.offsets[-1]) - np.repeat(data.offsets[:-1], sizes),
@@ -161,6 +171,7 @@ def _write_parquet(store: FingerprintStore, path: Path, progress: Progress) -> N
                 "energy": np.repeat(data.energies, sizes),
                 **{axis: positions[:, k] for k, axis in enumerate("xyz")},
                 **{f"force_{axis}": forces[:, k] for k, axis in enumerate("xyz")},
+                **{f"stress_{pair}": stresses[:, k] for k, pair in enumerate(_VOIGT)},
                 **{
                     name: data.fingerprints[:, k] for k, name in enumerate(store.header["features"])
                 },

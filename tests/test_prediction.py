@@ -17,6 +17,7 @@ from ampflow.cli.app import app
 from ampflow.errors import AmpflowError, DataError, OptionError
 from ampflow.experiment import Training
 from ampflow.fingerprints import GMP
+from ampflow.potential.calculator import load
 from ampflow.potential.fit import Fit
 from ampflow.potential.model import Potential
 from ampflow.potential.network import Network
@@ -48,6 +49,20 @@ def structures(tmp_path: Path) -> Path:
         atoms.get_forces()
     ase.io.write(path, molecules)
     return path
+
+
+@pytest.fixture
+def crystal(tmp_path: Path) -> Path:
+    """A skewed crystal, its energy, forces and stress; and a molecule, its energy alone."""
+    atoms = Atoms("CO", [[0.1, 0, 0.2], [1.7, 1.6, 1.5]], cell=[3.1, 3.3, 3.6], pbc=True)
+    atoms.set_cell(atoms.cell @ [[1, 0.1, 0], [0, 1, 0.2], [0.1, 0, 1]], scale_atoms=True)
+    other = molecule("CO")
+    for one in (atoms, other):
+        one.calc = EMT()
+        one.get_potential_energy()
+    atoms.get_stress()
+    ase.io.write(tmp_path / "crystal.extxyz", [atoms, other])
+    return tmp_path / "crystal.extxyz"
 
 
 def _run(*arguments: object) -> str:
@@ -91,6 +106,34 @@ def test_predict_writes_structures(model: Path, structures: Path, tmp_path: Path
         np.testing.assert_allclose(atoms.positions, given.positions, atol=1e-6)
 
 
+# Where the cell has a volume, the stress comes with the forces: the derivative of the energy by a
+# strain over the volume, the calculator's to the digits that a file has.
+def test_stress_is_predicted(model: Path, crystal: Path, tmp_path: Path) -> None:
+    potential = Potential.load(model)
+    found, bare = predict(potential, [crystal], forces=True)
+    assert bare.stress is None
+    assert found.stress is not None
+    assert np.abs(found.stress).min() > 1e-5
+    for place, (i, j) in enumerate([(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]):
+        moved = [found.atoms.copy(), found.atoms.copy()]
+        for sign, atoms in zip((1, -1), moved, strict=True):
+            strain = np.eye(3)
+            strain[i, j] += sign * 5e-6
+            strain[j, i] += sign * 5e-6
+            atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        plus, minus = potential.predict(moved)
+        difference = (plus - minus) / 2e-5 / found.atoms.get_volume()
+        assert found.stress[place] == pytest.approx(difference, abs=1e-6)
+    assert all(p.stress is None for p in predict(potential, [crystal]))
+
+    out = tmp_path / "p.extxyz"
+    _run("predict", model, crystal, "--out", out, "--forces")
+    written, other = ase.io.read(out, ":")
+    found.atoms.calc = load(model)
+    np.testing.assert_allclose(written.get_stress(), found.atoms.get_stress(), rtol=1e-12)
+    assert "stress" not in other.calc.results
+
+
 # Errors are means of what prediction and label differ by, in the units that are named.
 def test_evaluate(model: Path, structures: Path) -> None:
     potential, images = Potential.load(model), ase.io.read(structures, ":")
@@ -112,12 +155,26 @@ def test_evaluate(model: Path, structures: Path) -> None:
     assert f"{shown['energy_mae_ev']:.4g}" in table
 
 
+# Errors of stresses are over the components of the structures that have one.
+def test_evaluate_stress(model: Path, crystal: Path) -> None:
+    atoms = ase.io.read(crystal, 0)
+    wrong = next(predict(Potential.load(model), [crystal], forces=True)).stress - atoms.get_stress()
+    shown = json.loads(_run("evaluate", model, crystal, "--json"))
+    assert (shown["structures"], shown["structures_with_stress"]) == (2, 1)
+    assert shown["stress_mae_ev_per_cubic_angstrom"] == pytest.approx(np.abs(wrong).mean())
+    rmse = pytest.approx(np.sqrt((wrong**2).mean()))
+    assert shown["stress_rmse_ev_per_cubic_angstrom"] == rmse
+    assert "Stress components" in _run("evaluate", model, crystal)
+
+
 # Without forces in the file there is no row for them.
 def test_evaluate_without_forces(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "bare.xyz"
     path.write_text("2\nProperties=species:S:1:pos:R:3 energy=-5.0\nC 0 0 0\nO 0 0 1.1\n")
     assert evaluate(Potential.load(model), [path]).forces_mae_ev_per_angstrom is None
-    assert "Force" not in _run("evaluate", model, path)
+    shown = _run("evaluate", model, path)
+    assert "Force" not in shown
+    assert "Stress" not in shown
 
 
 # What is wrong is said with file and structure.

@@ -18,13 +18,14 @@ from ampflow.store_export import export
 
 @pytest.fixture
 def store(tmp_path: Path, write_store) -> FingerprintStore:
-    """Twelve structures in three shards; the last repeats the first, and one has no forces."""
+    """Twelve structures in three shards, the last repeats the first; 5 lacks forces, 7 a stress."""
     random = np.random.default_rng(0)
     images = []
     for index in [*range(12), 0]:
         atoms = bulk("CuO", "rocksalt", a=4.0 + 0.01 * index) * (1, 1, 1 + index % 2)
         forces = None if index == 5 else np.full((len(atoms), 3), float(index))
-        frame = Frame.of(atoms)._replace(energy=-float(index), forces=forces)
+        stress = None if index == 7 else random.normal(size=6)
+        frame = Frame.of(atoms)._replace(energy=-float(index), forces=forces, stress=stress)
         images.append(Image(frame, Path("/x"), index, digest(index)))
     fingerprints = [random.normal(size=(len(image.atoms), 3)) + 1e6 for image in images]
     return FingerprintStore(write_store(tmp_path / "a.lmdb", images, fingerprints))
@@ -110,7 +111,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 def test_extxyz_is_read_by_ase(store: FingerprintStore, tmp_path: Path) -> None:
-    # Structures, energies, forces where there are any, and fingerprints of each atom.
+    # Structures, energies, forces and stresses where there are any, fingerprints of each atom.
     export(store, tmp_path / "out.extxyz")
     found = ase.io.read(tmp_path / "out.extxyz", ":")
     assert len(found) == 12
@@ -122,11 +123,14 @@ def test_extxyz_is_read_by_ase(store: FingerprintStore, tmp_path: Path) -> None:
         assert ("forces" in atoms.calc.results) == (index != 5)
         if index != 5:
             np.testing.assert_allclose(atoms.get_forces(), image.forces)
+        assert ("stress" in atoms.calc.results) == (index != 7)
+        if index != 7:
+            np.testing.assert_allclose(atoms.get_stress(), image.stress)
 
 
 @pytest.mark.usefixtures("small_chunks")
 def test_npz_holds_the_arrays(store: FingerprintStore, tmp_path: Path) -> None:
-    # Bit for bit what the store has; the forces that a structure lacks are not-a-number.
+    # Bit for bit what the store has; forces or a stress that a structure lacks are not-a-number.
     export(store, tmp_path / "out", "npz")
     found, data = np.load(tmp_path / "out"), store.load()
     for name in ("fingerprints", "numbers", "offsets", "energies"):
@@ -141,6 +145,9 @@ def test_npz_holds_the_arrays(store: FingerprintStore, tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             found["forces"][rows], np.broadcast_to(forces, (len(image.atoms), 3))
         )
+        stress = np.full(6, np.nan) if image.stress is None else image.stress
+        np.testing.assert_array_equal(found["stresses"][index], stress)
+    assert np.isnan(found["stresses"]).any(axis=1).nonzero()[0].tolist() == [7]
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -157,6 +164,11 @@ def test_parquet_has_a_row_an_atom(store: FingerprintStore, tmp_path: Path) -> N
     np.testing.assert_array_equal(found["number"], data.numbers)
     assert found["energy"].iloc[-1] == data.energies[-1]
     assert found["force_x"].isna().sum() == data.atoms_per_structure[5]
+    pairs = [f"stress_{pair}" for pair in ("xx", "yy", "zz", "yz", "xz", "xy")]
+    for structure, rows in found.groupby("structure"):
+        stress = np.nan if structure == 7 else store.image(structure).stress
+        assert len(rows) == data.atoms_per_structure[structure]
+        np.testing.assert_array_equal(rows[pairs], np.broadcast_to(stress, (len(rows), 6)))
 
 
 def test_unknown_formats_and_missing_libraries(

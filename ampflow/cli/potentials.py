@@ -46,10 +46,15 @@ def predict(
         ),
     ] = None,
     forces: Annotated[
-        bool, typer.Option("--forces", help="Forces as well; needs --out with an .extxyz.")
+        bool,
+        typer.Option(
+            "--forces",
+            help="Forces as well, and stresses where cells have a volume; needs --out with an "
+            ".extxyz.",
+        ),
     ] = False,
 ) -> None:
-    """Predict energies (eV), and forces (eV/Å), of structures.
+    """Predict energies (eV), forces (eV/Å) and stresses (eV/Å³) of structures.
 
     Example: `ampflow predict results/model new.traj --forces --out new.extxyz`.
     """
@@ -79,7 +84,7 @@ def evaluate(
     files: FilesArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Compare a potential with the energies, and forces, that the structures have.
+    """Compare a potential with the energies, forces and stresses that the structures have.
 
     Example: `ampflow evaluate results/model holdout.traj`.
     """
@@ -100,10 +105,12 @@ def _show(errors: Errors) -> None:
 
     table = Table("", "MAE", "RMSE", "structures", header_style="bold")
     energies, forces = errors.structures, errors.structures_with_forces
+    stresses = errors.structures_with_stress
     for name, unit, count in (
         ("Energy, eV per structure", "energy_{}_ev", energies),
         ("Energy, meV per atom", "energy_{}_mev_per_atom", energies),
         ("Force components, eV/Å", "forces_{}_ev_per_angstrom", forces),
+        ("Stress components, eV/Å³", "stress_{}_ev_per_cubic_angstrom", stresses),
     ):
         if count:
             mae, rmse = (f"{getattr(errors, unit.format(kind)):.4g}" for kind in ("mae", "rmse"))

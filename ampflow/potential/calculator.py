@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
-from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from ampflow.potential.ensemble import Ensemble, load_any
@@ -76,9 +75,9 @@ class AmpflowCalculator(Calculator):
         self.results["forces"] = found.forces
         if found.half_width is not None:
             self.results["energy_uncertainty"] = found.half_width
-        if atoms.cell.rank == 3:
-            stress = (found.strain + found.strain.T) / (2 * atoms.get_volume())
-            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+        stress = found.stress(atoms.cell)
+        if stress is not None:
+            self.results["stress"] = stress
 
     def _warn_of_jumps(self) -> None:
         descriptor = self.potential.fingerprints

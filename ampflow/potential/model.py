@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
+from ase.cell import Cell
+from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -60,6 +62,13 @@ class Evaluation:
     forces: NDArray[np.float64]
     strain: NDArray[np.float64]
     half_width: float | None = None
+
+    def stress(self, cell: Cell) -> NDArray[np.float64] | None:
+        """Return xx yy zz yz xz xy, eV/Å³; None where the structure's cell has no volume."""
+        if cell.rank < 3:
+            return None
+        found: NDArray[np.float64] = full_3x3_to_voigt_6_stress(self.strain / cell.volume)
+        return found
 
 
 @dataclass(frozen=True)
