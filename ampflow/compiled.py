@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 from llvmlite import binding  # type: ignore[import-untyped]
-from numba.np import linalg
+from numba.core.caching import FunctionCache
+from numba.core.runtime.nrt import rtsys
 
 from ampflow.digests import digest
 
@@ -23,20 +24,13 @@ _COMMON_SOURCES = [Path(__file__), Path(__file__).with_name("simd.py")]
 _INNER = {**_COMMON, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-def _import_without_blas() -> None:
-    """Import what numba itself would import later, and not scipy.linalg with it.
+class _Cache(FunctionCache):
+    """Numba's, which loads kernels without what only compiling needs: a third of a second."""
 
-    Numba does so to see whether it is there. It is, no kernel of ours needs it, and that takes
-    longer than to load all of them.
-    """
-    kept, linalg.ensure_blas = linalg.ensure_blas, lambda: None
-    try:
-        import_module("numba.np.arraymath")
-    finally:
-        linalg.ensure_blas = kept
-
-
-_import_without_blas()
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        rtsys.initialize(target_context)  # all that machine code refers to
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
 
 def entry(function: _Function) -> _Function:
@@ -50,11 +44,10 @@ def entry(function: _Function) -> _Function:
     folder = Path(function.__code__.co_filename).parent
     sources = [*_COMMON_SOURCES, *sorted(folder.glob("*.py"))]
     function.__qualname__ += "_" + digest(_PROCESSOR, *(path.read_bytes() for path in sources))
-    try:
-        compiled: _Function = _compile(function, cache=True, **_COMMON)
-    except RuntimeError:  # numba: "no locator available", a machine that cannot be written to
-        compiled = _compile(function, **_COMMON)
-    return compiled
+    compiled = _compile(function, **_COMMON)
+    with suppress(RuntimeError):  # "no locator available": a machine that cannot be written to
+        compiled._cache = _Cache(function)  # type: ignore[no-untyped-call]
+    return cast(_Function, compiled)
 
 
 def helper(function: _Function) -> _Function:

@@ -38,6 +38,18 @@ def test_a_changed_helper_is_compiled_anew(tmp_path: Path) -> None:
     assert list(tmp_path.glob("__pycache__/caller.call_*"))
 
 
+# What only compiling needs takes longer to import than a kernel that is kept takes to load.
+def test_a_kept_kernel_is_loaded_without_the_compilers_registries(tmp_path: Path) -> None:
+    (tmp_path / "caller.py").write_text(_CALLER + "    import sys\n    print(*sys.modules)\n")
+    (tmp_path / "callee.py").write_text(_CALLEE.format(7))
+    command = [sys.executable, str(tmp_path / "caller.py")]
+    for kept in (False, True):
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        number, modules = done.stdout.splitlines()
+        assert number == "7"
+        assert ("numba.np.arraymath" in modules.split()) is not kept
+
+
 # Nodes with other processors share the folder of what is kept, and none of its files.
 def test_each_kind_of_processor_has_its_own_files(monkeypatch: pytest.MonkeyPatch) -> None:
     names = set()
