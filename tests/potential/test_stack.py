@@ -156,14 +156,14 @@ def test_too_large(parts: tuple[Dataset, Dataset]) -> None:
 
 # What goes wrong in a round is raised in every thread that waits for it, and the next one works.
 def test_error_of_a_round(parts: tuple[Dataset, Dataset], monkeypatch: Any) -> None:
-    from ampflow.potential import torch_stack
+    from ampflow.potential import torch_ticks
 
     def fail(*_: object) -> None:
         raise MemoryError
 
     engines = on_torch()
     with monkeypatch.context() as patch, ThreadPoolExecutor(2) as threads:
-        patch.setattr(torch_stack._Device, "run", fail)
+        patch.setattr(torch_ticks.Device, "run", fail)
         both = [threads.submit(train, *parts, OPTIONS, n, engines=engines) for n in range(2)]
         assert all(isinstance(future.exception(), MemoryError) for future in both)
     assert len(train(*parts, OPTIONS, 0, engines=engines).history) == OPTIONS.epochs
