@@ -38,7 +38,7 @@ from servers import mysql_server, postgresql_server
 from ampflow.experiment import Range, Training, Tuning
 from ampflow.tuning.database import Database
 from ampflow.tuning.journal import Journal
-from ampflow.tuning.sampling import make_sampler
+from ampflow.tuning.sampling import make_pruner, make_sampler
 from ampflow.tuning.space import suggest
 from ampflow.tuning.spec import StudySpec
 from ampflow.tuning.storage import open_storage
@@ -140,16 +140,18 @@ def bare_trial(spec: StudySpec, study: optuna.Study, number: int) -> float:
     options = suggest(trial, spec.tuning.space, spec.training)
     for epoch in range(1, options.epochs + 1):
         trial.report(error(options, epoch), epoch)
-        trial.should_prune()
-    study.tell(trial, error(options, options.epochs))
+        if trial.should_prune():
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            break
+    else:
+        study.tell(trial, error(options, options.epochs))
     return time.perf_counter() - start
 
 
 def both(spec: StudySpec, storage: BaseStorage) -> tuple[list[float], list[float]]:
     """Run trials with bare Optuna and through the worker in turn; seconds of each."""
-    study = optuna.create_study(
-        study_name=f"bare-{spec.name}", storage=storage, pruner=optuna.pruners.NopPruner()
-    )
+    pruner = make_pruner(spec.tuning, spec.training.epochs)
+    study = optuna.create_study(study_name=f"bare-{spec.name}", storage=storage, pruner=pruner)
     bare: list[float] = []
     ours: list[float] = []
     last = 0.0
@@ -164,14 +166,13 @@ def both(spec: StudySpec, storage: BaseStorage) -> tuple[list[float], list[float
     return bare, ours[1:]  # the first has the start of the worker in it
 
 
-def overhead(kinds: list[str], trials: int, epochs: int) -> None:
+def overhead(kinds: list[str], trials: int, epochs: int, tuning: Any) -> None:
     """Print what a trial costs with bare Optuna and with ampflow, each in turn."""
-    print(f"{epochs} epochs, each reported; medians of {trials} trials, ms a trial")
+    print(f"{epochs} epochs, each reported, {tuning}; medians of {trials} trials, ms a trial")
     print("| storage | bare Optuna | ampflow | added |\n|---|---|---|---|")
     for kind in kinds:
         with tempfile.TemporaryDirectory() as name, served(kind, Path(name)) as url:
-            options = {"trials": trials, "sampler": "random", "pruner": "none"}
-            spec = make_spec(Path(name), url, epochs, "overhead", **options)
+            spec = make_spec(Path(name), url, epochs, "overhead", trials=trials, **tuning)
             times = both(spec, open_storage(url, Path(name) / "bare.log"))
             bare, ours = (1e3 * statistics.median(seconds) for seconds in times)
             print(f"| {kind} | {bare:.1f} | {ours:.1f} | {ours - bare:+.1f} |", flush=True)
@@ -256,8 +257,9 @@ def row(spec: StudySpec, count: int, seconds: float) -> str:
     assert done == spec.tuning.trials, f"{done} of {spec.tuning.trials} trials"
     began = [times for many_times, _, _ in said for times in many_times]
     each = seconds / EPOCHS
-    all_busy = max(times[0] for times in began), min(times[-1] + each for times in began)
-    steady, whole = utilisation(began, each, *all_busy), utilisation(began, each, start, end)
+    busy = [times for times in began if times]  # the others came when all trials were begun
+    all_busy = max(times[0] for times in busy), min(times[-1] + each for times in busy)
+    steady, whole = utilisation(busy, each, *all_busy), utilisation(began, each, start, end)
     calls = sorted(call for _, many_calls, _ in said for call in many_calls)
     median, p95 = (1e3 * calls[int(share * len(calls))] for share in (0.5, 0.95))
     used = 1e3 * sum(used for _, _, used in said) / done
@@ -291,10 +293,10 @@ def main() -> None:
     parser.add_argument("--pruner", default="none", help="others read the study at each report")
     options = parser.parse_args()
     kinds = options.storage or STORAGES
+    tuning = {"sampler": options.sampler, "pruner": options.pruner}
     if options.what == "overhead":
-        overhead(kinds, options.trials, options.epochs)
+        overhead(kinds, options.trials, options.epochs, tuning)
     else:
-        tuning = {"sampler": options.sampler, "pruner": options.pruner}
         workers(kinds, options.workers, options.seconds, options.rounds, tuning)
 
 

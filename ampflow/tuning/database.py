@@ -7,22 +7,24 @@ rows to objects.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from optuna.distributions import distribution_to_json
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import _CachedStorage
+from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
 from optuna.storages._rdb import models
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, Table, bindparam, func, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from ampflow.tuning.draft import Begun, Changes
+from ampflow.tuning.tables import Tables
 
 __all__ = ["Database"]
 
@@ -36,6 +38,7 @@ _BEGUN = (
     .where(_trials.c.state.in_([TrialState.RUNNING, TrialState.WAITING]))
     .order_by(_trials.c.number)
 )
+_ENDED = [state for state in TrialState if state.is_finished()]
 _STATE = select(_trials.c.state).where(_trials.c.trial_id == bindparam("trial"))
 _END = _trials.update().where(_trials.c.trial_id == bindparam("trial"))
 
@@ -52,6 +55,32 @@ class Database(_CachedStorage):
         """Return the trials of a study that have not ended, by number."""
         with self._backend.engine.connect() as connection:
             return [Begun(*row) for row in connection.execute(_BEGUN, {"study": study_id})]
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """Return the trials in these states, by number.
+
+        Trials that still run are not read for who asks for ended ones: the median rule, at each
+        report.
+        """
+        if states is None or any(state in states for state in TrialState if state not in _ENDED):
+            return super().get_all_trials(study_id, deepcopy, states)
+        with self._lock:
+            self._read_ended(study_id)
+            trials = self._studies[study_id].trials
+            found = [trials[number] for number in sorted(trials) if trials[number].state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
+    def _read_ended(self, study_id: int) -> None:
+        known = self._studies.setdefault(study_id, _StudyInfo())
+        ended, still_open = cast("Tables", self._backend).news(
+            study_id, _ENDED, known.unfinished_trial_ids, known.last_finished_trial_id
+        )
+        self._add_trials_to_cache(study_id, ended)
+        known.unfinished_trial_ids = still_open
+        ids = [trial._trial_id for trial in ended]
+        known.last_finished_trial_id = max([known.last_finished_trial_id, *ids])
 
     def create(self, study_id: int, take: Callable[[int], bool]) -> Begun | None:
         """Create the next trial, if `take` says so of its number."""

@@ -78,6 +78,7 @@ class Draft:
         self._storage, self._trial_id, self._is_new = storage, trial_id, is_new
         self._number = number
         self._changes, self._written = Changes(), time.monotonic()
+        self._notes: dict[str, Any] | None = {} if is_new else None  # of sampler and pruner
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
@@ -89,6 +90,12 @@ class Draft:
         trial = create_trial(state=TrialState.RUNNING)
         trial.number, trial._trial_id = self._number, trial_id
         return trial
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """Return what the trial's sampler and pruner noted: a pruner asks at every report."""
+        if self._notes is None:
+            self._notes = self._storage.get_trial_system_attrs(trial_id)
+        return dict(self._notes)
 
     def set_trial_param(
         self, trial_id: int, name: str, value: float, distribution: BaseDistribution
@@ -102,6 +109,7 @@ class Draft:
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Hold back what a sampler or pruner notes."""
+        self._notes = self.get_trial_system_attrs(trial_id) | {key: value}
         self._changes.system_attrs[key] = value
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, value: float) -> None:

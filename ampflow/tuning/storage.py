@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -24,6 +24,7 @@ from ampflow.tuning.database import Database
 from ampflow.tuning.journal import Journal
 from ampflow.tuning.mounts import check_journal, check_sqlite
 from ampflow.tuning.passwords import storage_password
+from ampflow.tuning.tables import Tables
 
 __all__ = ["explain_storage_errors", "open_storage", "shown"]
 
@@ -226,9 +227,9 @@ def _set_up(backend: str) -> Callable[[Any, Any], None]:
     return set_up
 
 
-def _with_tables(url: str, **options: Any) -> RDBStorage:
+def _with_tables(url: str, **options: Any) -> Tables:
     try:
-        return RDBStorage(url, engine_kwargs=options)
+        return Tables(url, engine_kwargs=options)
     except SQLAlchemyError:
         # Two that meet an empty database both create the tables, and one of them fails.
-        return RDBStorage(url, engine_kwargs=options)
+        return Tables(url, engine_kwargs=options)

@@ -56,6 +56,22 @@ def test_all_arrives(storage: str, tmp_path: Path) -> None:
     assert trial.datetime_complete is not None
 
 
+# What sampler and pruner noted of the trial is known at once, also before it is written, and by
+# whoever goes on with the trial.
+def test_notes_are_known(storage: str, tmp_path: Path) -> None:
+    study, draft = begin(storage, tmp_path)
+    for number in range(2):
+        draft.set_trial_system_attr(draft._trial_id, f"rung_{number}", number)
+    both = {"rung_0": 0, "rung_1": 1}
+    assert draft.get_trial_system_attrs(draft._trial_id) == both
+    assert study.trials[0].system_attrs == {}
+    draft.write()
+    later = Draft(study._storage, draft._trial_id, 0, is_new=False)
+    assert later.get_trial_system_attrs(draft._trial_id) == both
+    later.set_trial_system_attr(draft._trial_id, "rung_2", 2)
+    assert later.get_trial_system_attrs(draft._trial_id) == both | {"rung_2": 2}
+
+
 # A trial that ended takes nothing more, of what is written together not a part.
 def test_ended_trial_is_left_alone(storage: str, tmp_path: Path) -> None:
     study, late = begin(storage, tmp_path)
