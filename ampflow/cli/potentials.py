@@ -60,10 +60,12 @@ def predict(
     """
     from ampflow import prediction
     from ampflow.cli.display import step_bars
+    from ampflow.clusters.machine import refuse_heavy_work
     from ampflow.errors import OptionError
     from ampflow.potential.ensemble import load_any
     from ampflow.reading import expand_files
 
+    refuse_heavy_work("", "ampflow predict")
     if out is not None:
         prediction.check_output(out, forces)
     elif forces:
@@ -89,10 +91,12 @@ def evaluate(
     Example: `ampflow evaluate results/model holdout.traj`.
     """
     from ampflow.cli.display import step_bars
+    from ampflow.clusters.machine import refuse_heavy_work
     from ampflow.potential.ensemble import load_any
     from ampflow.prediction import evaluate as measure
     from ampflow.reading import expand_files
 
+    refuse_heavy_work("", "ampflow evaluate")
     potential, paths = load_any(model), expand_files(files)
     with step_bars() as bars:
         errors = measure(potential, paths, bars("Evaluate"))
@@ -138,9 +142,11 @@ def ensemble(
     The search runs first if need be. Intervals are calibrated on validation and judged on test.
     """
     from ampflow.cli.steps import run_flow
+    from ampflow.clusters.machine import refuse_heavy_work
     from ampflow.committee import make_committee
     from ampflow.layout import Layout
 
+    refuse_heavy_work("", "ampflow ensemble")  # the search may be for jobs, the rest is done here
     experiment = read_experiment(file, data, out, overrides)
     made = make_committee(run_flow("tune", experiment), members, level)
     folder = Layout.of(experiment).out / "ensemble"
@@ -162,11 +168,13 @@ def export_amptorch(
 
     Example: `ampflow export-amptorch results/model train.traj --to for-amptorch`.
     """
+    from ampflow.clusters.machine import refuse_heavy_work
     from ampflow.images import Rejected
     from ampflow.potential.amptorch.export import export
     from ampflow.potential.model import Potential
     from ampflow.reading import expand_files, read_images
 
+    refuse_heavy_work("", "ampflow export-amptorch")
     potential = Potential.load(model)
     known = frozenset(potential.fit.references.elements.tolist())
     images = []

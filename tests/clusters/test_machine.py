@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ampflow.cli.app import app
 from ampflow.clusters.machine import address_for_jobs, refuse_heavy_work
 from ampflow.clusters.profile import Profile
 from ampflow.errors import OptionError
@@ -41,6 +42,29 @@ def test_what_has_no_jobs_goes_into_one() -> None:
         refuse_heavy_work("", "ampflow train")
     assert "--cluster" not in error.value.hint
     assert "ampflow train within a job" in error.value.hint
+
+
+@pytest.mark.usefixtures("login_node")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict model new.traj",
+        "evaluate model new.traj",
+        "ensemble experiment.toml",
+        "export-amptorch model new.traj --to folder",
+        *("train", "split", "fingerprint", "tune", "report", "run"),
+    ],
+)
+def test_commands_that_compute(command: str, tmp_path: Path) -> None:
+    # Each says so before it reads or makes anything.
+    (tmp_path / "new.traj").touch()
+    file = tmp_path / "experiment.toml"
+    file.write_text('out = "out"\ndata.files = ["new.traj"]\n')
+    name, *arguments = command.replace("experiment.toml", str(file)).split()
+    with pytest.raises(OptionError, match="is a login node of mine") as error:
+        app([name, *(arguments or [str(file)])], standalone_mode=False)
+    assert f"ampflow {name} " in error.value.hint
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.usefixtures("login_node")
