@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ampflow.digests import digest
+from ampflow.errors import StorageError
 from ampflow.experiment import Training
 from ampflow.files import atomic_path
 
-__all__ = ["LBFGS_PAIRS", "Epoch", "State", "load_state", "save_state"]
+__all__ = ["LBFGS_PAIRS", "Checkpoint", "Epoch", "State", "load_state", "save_state"]
 
 _log = logging.getLogger(__name__)
 _SCHEMA = "2"
@@ -112,6 +115,56 @@ class State:
         self.history.append(epoch)
         if self.best_epoch is epoch:
             self.best[:] = self.judged
+
+
+class Checkpoint:
+    """The file that keeps a training's state, written as often as the options say.
+
+    Parameters
+    ----------
+    path
+        None: nothing is kept.
+    run
+        Digest of the training.
+    """
+
+    def __init__(self, path: Path | None, run: str, options: Training) -> None:
+        self._path, self._run, self._options = path, run, options
+        self._saved, self._saved_epochs = time.monotonic(), 0
+
+    def load(self) -> State | None:
+        """Return what is kept of this training, if it can be used."""
+        state = load_state(self._path, self._run) if self._path else None
+        self._saved_epochs = len(state.history) if state else 0
+        return state
+
+    def tell(self, state: State, on_epoch: Callable[[Epoch], None] | None) -> None:
+        """Say that an epoch is done; write the state if it is time to, or `on_epoch` raises."""
+        try:
+            if on_epoch is not None:
+                on_epoch(state.history[-1])
+        except BaseException:
+            try:
+                self.save(state)
+            except StorageError as error:  # must not hide why the training ends
+                _log.warning("checkpoint lost: %s", error)
+            raise
+        every, done = self._options.checkpoint_epochs, len(state.history)
+        due = every and done - self._saved_epochs >= every
+        if due or time.monotonic() - self._saved >= self._options.checkpoint_seconds:
+            self.save(state)
+
+    def save(self, state: State) -> None:
+        """Write the state, if that was not done since its last epoch.
+
+        Raises
+        ------
+        StorageError
+            If the file cannot be written.
+        """
+        if self._path is not None and len(state.history) > self._saved_epochs:
+            save_state(state, self._path, self._run)
+            self._saved, self._saved_epochs = time.monotonic(), len(state.history)
 
 
 def save_state(state: State, path: Path, run: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from ampflow.dataset import Dataset, Structures
 from ampflow.digests import digest
-from ampflow.errors import AmpflowError, DataError, OptionError, StorageError
+from ampflow.errors import AmpflowError, DataError, OptionError
 from ampflow.experiment import Training
 from ampflow.potential.cpu_engine import CpuEngine
 from ampflow.potential.engine import Engine, Engines, Samples, StreamedSamples, samples
@@ -27,7 +26,7 @@ from ampflow.potential.references import make_references
 from ampflow.potential.scaling import fit_scaler
 from ampflow.potential.schedules import batch_ends, is_over, learning_rate
 from ampflow.potential.shuffling import Window, shuffled
-from ampflow.potential.state import Epoch, State, load_state, save_state
+from ampflow.potential.state import Checkpoint, Epoch, State
 
 __all__ = ["TRAINER_VERSION", "Diverged", "Epoch", "Fit", "Trained", "make_engine", "train"]
 
@@ -35,7 +34,6 @@ TRAINER_VERSION = 3
 """Rises whenever the same options, seed and data would train to another result."""
 
 _EXPLODED = 1e3  # times the error at the start
-_log = logging.getLogger(__name__)
 
 
 class Diverged(AmpflowError):  # noqa: N818  # says what happened, like Optuna's TrialPruned
@@ -116,14 +114,8 @@ def train(
     with ExitStack() as closing:
         run = _Run(train, validation, options, seed, checkpoint, engines, closing)
         while not run.is_over:
-            epoch = run.advance()
-            if on_epoch is not None:
-                try:
-                    on_epoch(epoch)
-                except BaseException:
-                    run.save_before_raising()
-                    raise
-            run.save_now_and_then()
+            run.advance()
+            run.checkpoint.tell(run.state, on_epoch)
         return run.finish()
 
 
@@ -145,7 +137,7 @@ class _Run:
                 "training needs structures in the train and the validation part",
                 "give both a share of the structures under [split]",
             )
-        self._options, self._seed, self._checkpoint = options, seed, checkpoint
+        self._options, self._seed = options, seed
         self._references = make_references(train, options)
         residuals = train.energies - self._references.of(train)
         self._scaler = fit_scaler(train, residuals)
@@ -162,11 +154,10 @@ class _Run:
         )
         self._sizes = train.atoms_per_structure
         self._limit = _EXPLODED * max(float(np.abs(residuals).mean()), self._scaler.energy)
-        self._run = _digest(train, validation, options, seed) if checkpoint else ""
-        stored = load_state(checkpoint, self._run) if checkpoint else None
+        run = _digest(train, validation, options, seed) if checkpoint else ""
+        self.checkpoint = Checkpoint(checkpoint, run, options)
         first = self._network.initial(seed).astype(options.precision)
-        self.state = stored or State.begin(first, options)
-        self._saved, self._saved_epochs = time.monotonic(), len(self.state.history)
+        self.state = self.checkpoint.load() or State.begin(first, options)
         self._drawn: tuple[int, list[Window]] = 0, []
 
     @property
@@ -178,7 +169,7 @@ class _Run:
     def _errors(self) -> list[float]:
         return [epoch.validation_mae for epoch in self.state.history]
 
-    def advance(self) -> Epoch:
+    def advance(self) -> None:
         """Train the next epoch."""
         start = time.perf_counter()
         number, unit = len(self.state.history) + 1, self._scaler.energy
@@ -195,7 +186,6 @@ class _Run:
         known = [None if math.isnan(error) else error for error in others]
         epoch = Epoch(number, train_mae, validation_mae, lr, time.perf_counter() - start, *known)
         self.state.add(epoch)
-        return epoch
 
     def _learn(self, number: int, lr: float) -> float:
         options = self._options
@@ -226,31 +216,9 @@ class _Run:
         random = np.random.default_rng([self._seed, number])
         return shuffled(random, self._sizes, self._network.features, batch)
 
-    def save_now_and_then(self) -> None:
-        """Write the checkpoint if it is time to; the last one is left to `finish`."""
-        every, done = self._options.checkpoint_epochs, len(self.state.history)
-        due = every and done - self._saved_epochs >= every
-        due = due or time.monotonic() - self._saved >= self._options.checkpoint_seconds
-        if due and not self.is_over:
-            self.save()
-
-    def save(self) -> None:
-        """Write the checkpoint, if there is to be one."""
-        if self._checkpoint is not None:
-            save_state(self.state, self._checkpoint, self._run)
-            self._saved, self._saved_epochs = time.monotonic(), len(self.state.history)
-
-    def save_before_raising(self) -> None:
-        """Write the checkpoint; a failure must not hide why the training ends."""
-        try:
-            self.save()
-        except StorageError as error:
-            _log.warning("checkpoint lost: %s", error)
-
     def finish(self) -> Trained:
         """Return the result, having written the checkpoint."""
-        if len(self.state.history) > self._saved_epochs:
-            self.save()
+        self.checkpoint.save(self.state)
         best = self.state.best_epoch
         weights: NDArray[np.float64] = self.state.best.astype(np.float64)
         fit = Fit(self._references, self._scaler, self._network, weights)

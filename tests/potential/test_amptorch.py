@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +165,81 @@ def test_ends_early(make: Make) -> None:
     patient = OPTIONS.model_copy(update=options)
     trained = train(data, validation, patient, 0)
     assert len(trained.history) == trained.best_epoch + 2
+
+
+# Interrupted twice, also after the best epoch, a training continues: each epoch is told once, and
+# errors, rates and weights are to the last bit those of one that nobody stopped.
+@pytest.mark.slow
+@pytest.mark.usefixtures("amptorch")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "plateau", "step_size": 1, "gamma": 0.5, "dropout_rate": 0.2, "lr": 0.1},
+        {"schedule": "one-cycle", "optimizer": "adamw", "precision": "float32"},
+    ],
+)
+def test_resumes(make: Make, tmp_path: Path, changes: dict[str, object]) -> None:
+    data, validation = make(40, seed=1), make(12, seed=2)
+    options = Training.model_validate({**OPTIONS.model_dump(), **changes})
+    whole = train(data, validation, options, 0)
+    maes = [epoch.validation_mae for epoch in whole.history]
+    rates = [learning_rate(options, maes[:n]) for n in range(options.epochs)]
+    assert [epoch.lr for epoch in whole.history] == pytest.approx(rates)
+    seen: list[Epoch] = []
+
+    def stop(epoch: Epoch) -> None:
+        seen.append(epoch)
+        if epoch.number in {3, whole.best_epoch}:
+            raise Stop
+
+    file = tmp_path / "checkpoint.safetensors"
+    for _ in {3, whole.best_epoch} - {options.epochs}:
+        with pytest.raises(Stop):
+            train(data, validation, options, 0, on_epoch=stop, checkpoint=file)
+    done = train(data, validation, options, 0, on_epoch=seen.append, checkpoint=file)
+    assert [epoch.number for epoch in seen] == list(range(1, 9))
+    for epoch, other in zip(done.history, whole.history, strict=True):
+        assert replace(epoch, seconds=0) == replace(other, seconds=0)
+    np.testing.assert_array_equal(done.fit.weights, whole.fit.weights)
+
+
+# One whose process is killed continues from its last checkpoint; the child ends, and nothing stays.
+@pytest.mark.slow
+@pytest.mark.usefixtures("amptorch")
+def test_killed(make: Make, tmp_path: Path) -> None:
+    file, scratch = tmp_path / "checkpoint.safetensors", tmp_path / "scratch"
+    scratch.mkdir()
+    options = OPTIONS.model_copy(update={"checkpoint_epochs": 1, "epochs": 200})
+    code = (
+        "import sys; from pathlib import Path; from conftest import _make as make\n"
+        "from ampflow.experiment import Training; from ampflow.potential.training import train\n"
+        "options = Training.model_validate_json(sys.argv[1])\n"
+        "train(make(40, seed=1), make(12, seed=2), options, 0, checkpoint=Path(sys.argv[2]),\n"
+        "      on_epoch=lambda epoch: print(epoch.number, flush=True))\n"
+    )
+    command = [sys.executable, "-c", code, options.model_dump_json(), str(file)]
+    environment = os.environ | {"TMPDIR": str(scratch), "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            assert [process.stdout.readline() for _ in range(3)] == [b"1\n", b"2\n", b"3\n"]
+            assert list(scratch.glob("ampflow-*"))
+        finally:
+            process.kill()
+    deadline = time.monotonic() + 60
+    while list(scratch.glob("ampflow-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not list(scratch.glob("ampflow-*"))
+
+    seen: list[int] = []
+
+    def stop(epoch: Epoch) -> None:
+        seen.append(epoch.number)
+        raise Stop
+
+    with pytest.raises(Stop):
+        train(make(40, seed=1), make(12, seed=2), options, 0, on_epoch=stop, checkpoint=file)
+    assert seen[0] >= 3
 
 
 # An exported folder's configuration trains there as it is, on the descriptor and the scaled

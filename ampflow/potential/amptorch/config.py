@@ -96,7 +96,8 @@ def _scheduler(options: Training) -> dict[str, Any]:
             "total_steps": options.epochs,
             "cycle_momentum": False,  # Adam has none, and torch would change its betas
         }
-        return {"policy": "OneCycleLR", "params": params}
+        # The one that skorch does not know by name.
+        return {"policy": Name("torch.optim.lr_scheduler.OneCycleLR"), "params": params}
     params = {
         "monitor": "val_energy_mae",
         "factor": options.gamma,

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from ampflow.children import release_child
 from ampflow.dataset import Dataset, Structures
 from ampflow.digests import digest
 from ampflow.errors import AmpflowError, DataError
@@ -25,12 +26,13 @@ from ampflow.potential.fit import Fit
 from ampflow.potential.network import Network
 from ampflow.potential.references import make_references
 from ampflow.potential.scaling import fit_scaler
-from ampflow.potential.state import Epoch, State, load_state, save_state
+from ampflow.potential.schedules import is_over
+from ampflow.potential.state import Checkpoint, Epoch, State
 from ampflow.potential.training import TRAINER_VERSION, Diverged, Trained
 
-__all__ = ["BEST", "DATA", "JOB", "train"]
+__all__ = ["BEST", "DATA", "JOB", "STATE", "train"]
 
-DATA, JOB, BEST = "data.safetensors", "job.json", "best.safetensors"
+DATA, JOB, STATE, BEST = "data.safetensors", "job.json", "state.safetensors", "best.safetensors"
 """Files between this process and its child, `ampflow.potential.amptorch.child`."""
 
 
@@ -46,8 +48,7 @@ def train(
     """Have AMPTorch train a network; the same contract as `ampflow.potential.training.train`.
 
     It learns what the reference energies leave, from our fingerprints and in our scaler's units,
-    so that its weights are those of our network. A finished training is restored from
-    `checkpoint`; one that was stopped begins anew.
+    so that its weights are those of our network.
 
     Raises
     ------
@@ -76,15 +77,14 @@ def train(
             f"{name}.{n}": np.ascontiguousarray(a) for n, a in zip(names, fields, strict=True)
         }
     run = digest("amptorch", TRAINER_VERSION, options.decisive(), seed, *arrays.values())
-    state = load_state(checkpoint, run) if checkpoint else None
-    if state is None:
-        history, found = _train_anew(arrays, options, seed, on_epoch)
-        state = State(found, found, {}, history=history)
-        if checkpoint is not None:
-            save_state(state, checkpoint, run)
+    network = Network.of(options, train.features, train.elements)
+    kept, zeros = Checkpoint(checkpoint, run, options), np.zeros(network.size, options.precision)
+    state = kept.load() or State(zeros, zeros.copy(), {"average": zeros[:0]})
+    if not is_over(options, [epoch.validation_mae for epoch in state.history]):
+        state.best = _train_on(state, arrays, options, seed, lambda: kept.tell(state, on_epoch))
+        kept.save(state)
     best = state.best_epoch
-    weights = state.best.astype(np.float64)
-    fit = Fit(references, scaler, Network.of(options, train.features, train.elements), weights)
+    fit = Fit(references, scaler, network, state.best.astype(np.float64))
     return Trained(fit, state.history, best.number, best.validation_mae)
 
 
@@ -94,20 +94,25 @@ def _in_memory(part: Structures) -> Dataset:
     return Dataset(fingerprints, part.numbers.astype(np.int64), part.offsets, part.energies)
 
 
-def _train_anew(
+def _train_on(
+    state: State,
     arrays: dict[str, NDArray[np.generic]],
     options: Training,
     seed: int,
-    on_epoch: Callable[[Epoch], None] | None,
-) -> tuple[list[Epoch], NDArray[np.float64]]:
+    tell: Callable[[], None],
+) -> NDArray[np.floating]:
+    """Train from where `state` stands, keep it up to date, and return the best epoch's weights."""
     require_amptorch()
     warn_of_defects()
-    history: list[Epoch] = []
+    errors = [epoch.validation_mae for epoch in state.history]
     # Nobody else writes there: the pickles that AMPTorch reads are those that it has just written.
     with tempfile.TemporaryDirectory(prefix="ampflow-amptorch-") as name:
         folder = Path(name)
         save_file(arrays, folder / DATA)
-        write_json(folder / JOB, {"options": options.model_dump(mode="json"), "seed": seed})
+        job = {"options": options.model_dump(mode="json"), "seed": seed, "errors": errors}
+        write_json(folder / JOB, job)
+        left = {"weights": state.weights, "best": state.best, **state.memory}
+        save_file(left, folder / STATE)
         with _child(folder) as child:
             assert child.stdout is not None
             for line in child.stdout:
@@ -117,14 +122,19 @@ def _train_anew(
                         f"training diverged in epoch {epoch.number}",
                         "lower the learning rate (lr)",
                     )
-                history.append(epoch)
-                if on_epoch is not None:
-                    on_epoch(epoch)
+                found = load_file(folder / STATE)
+                state.weights, average = found.pop("weights"), state.memory["average"]
+                state.memory = {"average": average, **found}
+                state.add(epoch)
+                tell()
+                with suppress(OSError):  # it has ended, which is seen below
+                    release_child(child)
             child.wait()
-        if child.returncode or not history:
+        if child.returncode or not (folder / BEST).is_file():
             words = (folder / "words").read_text(errors="replace").strip().splitlines()
             raise AmpflowError(f"AMPTorch failed: {' | '.join(words[-3:])}", "docs/amptorch.md")
-        return history, load_file(folder / BEST)["weights"]
+        weights: NDArray[np.floating] = load_file(folder / BEST)["weights"]
+        return weights
 
 
 @contextmanager
