@@ -21,10 +21,11 @@ def main() -> None:
     if "--alone" not in sys.argv:
         end_with_parent()
     os.environ["PREFECT__SERVER_FINAL"] = "1"
-    gc.disable()  # an import leaves nothing to collect, and these are many
+    gc.disable()  # imports leave nothing to collect, now or at each later collection
     import uvicorn
     from prefect.server.api.server import create_app
 
+    gc.freeze()
     gc.enable()
     uvicorn.run(create_app, factory=True, host=host, port=port, log_level="error")
 
