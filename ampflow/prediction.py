@@ -10,6 +10,7 @@ import ase.io
 import numpy as np
 import pandas as pd
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
@@ -175,6 +176,9 @@ def write(predictions: Iterable[Prediction], path: Path) -> None:
 
 def _labelled(prediction: Prediction) -> Atoms:
     atoms: Atoms = prediction.atoms.copy()
+    for name in all_properties:  # labels that readers left there: not what is predicted
+        atoms.info.pop(name, None)
+        atoms.arrays.pop(name, None)
     labels: dict[str, float | NDArray[np.float64]] = {"energy": prediction.energy}
     if prediction.forces is not None:
         labels["forces"] = prediction.forces

@@ -94,7 +94,7 @@ def test_predict_writes_tables(model: Path, structures: Path, tmp_path: Path) ->
     np.testing.assert_allclose(shown.predicted_ev, expected, rtol=1e-12)
 
 
-# Structures go out with predicted labels in place of those of the file.
+# Structures go out with predicted labels in place of those of the file, wherever these were.
 def test_predict_writes_structures(model: Path, structures: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.extxyz"
     _run("predict", model, structures, "--out", out, "--forces")
@@ -104,6 +104,15 @@ def test_predict_writes_structures(model: Path, structures: Path, tmp_path: Path
         assert atoms.get_potential_energy() == pytest.approx(found.energies.sum(), abs=1e-6)
         np.testing.assert_allclose(atoms.get_forces(), found.forces, atol=1e-6)
         np.testing.assert_allclose(atoms.positions, given.positions, atol=1e-6)
+        given.info |= {"energy": 1.0, "free_energy": 2.0, "name": "one"}
+        given.arrays["forces"] = np.ones((len(given), 3))
+        ase.io.write(tmp_path / "noted.traj", given)
+        for options in ((), ("--forces",)):
+            _run("predict", model, tmp_path / "noted.traj", "--out", out, *options)
+            [noted] = ase.io.read(out, ":")
+            assert noted.info == {"name": "one"}
+            assert noted.get_potential_energy() == pytest.approx(atoms.get_potential_energy())
+            assert set(noted.calc.results) - {"energy"} == ({"forces"} if options else set())
 
 
 # Where the cell has a volume, the stress comes with the forces: the derivative of the energy by a
