@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ampflow.errors import StorageError
 from ampflow.experiment import Training
 from ampflow.files import atomic_path, read_json, write_json
 from ampflow.potential.derivatives import load_parts
-from ampflow.potential.fit import Fit
 from ampflow.potential.model import Potential
 from ampflow.potential.training import train
 from ampflow.progress import Progress, silent
@@ -48,12 +51,15 @@ class Winner:
             return False
 
     def predictions(self) -> pd.DataFrame:
-        """One row a structure: see `ampflow.reports.accuracy.COLUMNS`."""
+        """One row a structure: `ampflow.reports.accuracy.COLUMNS`, maybe `DERIVATIVES`."""
         import pandas as pd
 
+        from ampflow.reports.accuracy import DERIVATIVES
+
         # The formula of one Na and one N is no missing value.
+        missing = {name: [""] for name in ("predicted_ev", *DERIVATIVES)}
         path = self.folder / "predictions.csv"
-        return pd.read_csv(path, keep_default_na=False, na_values={"predicted_ev": [""]})
+        return pd.read_csv(path, keep_default_na=False, na_values=missing)
 
     def seconds(self) -> float:
         """How long restoring or training, and predicting, took."""
@@ -98,7 +104,6 @@ def train_winner(
             epoch.number, options.epochs, f"validation {epoch.validation_mae:.4g} eV"
         ),
     )
-    predictions = _predict(store, splits, trained.fit, options)
     potential = Potential(
         store.header["descriptor"],
         trained.fit,
@@ -112,6 +117,7 @@ def train_winner(
             "versions": versions(),
         },
     )
+    predictions = _predict(store, splits, potential, options)
     with atomic_path(folder) as scratch:
         scratch.mkdir()
         potential.save(scratch / "model")
@@ -120,10 +126,12 @@ def train_winner(
     return Winner(folder)
 
 
-def _predict(store: FingerprintStore, splits: Splits, fit: Fit, options: Training) -> pd.DataFrame:
+def _predict(
+    store: FingerprintStore, splits: Splits, potential: Potential, options: Training
+) -> pd.DataFrame:
     import pandas as pd
 
-    index = store.index
+    index, fit = store.index, potential.fit
     files = [file["path"] for file in store.header["files"]]
     changes = {"force_weight": 0.0, "stress_weight": 0.0, "device": "cpu"}
     energies = options.model_copy(update=changes)
@@ -143,10 +151,33 @@ def _predict(store: FingerprintStore, splits: Splits, fit: Fit, options: Trainin
                     "energy_ev": data.energies,
                     "predicted_ev": fit.predict(data),
                     "baseline_ev": fit.references.of(data),
+                    **_derivatives(store, chosen, potential, options),
                 }
             )
         )
     return pd.concat(frames, ignore_index=True)
+
+
+def _derivatives(
+    store: FingerprintStore, chosen: NDArray[np.int64], potential: Potential, options: Training
+) -> dict[str, list[float]]:
+    """Return `ampflow.reports.accuracy.DERIVATIVES` of some structures, as far as trained on."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for number in chosen if options.differentiates else ():
+        image = store.image(int(number))
+        own = potential.evaluate(image.atoms)
+        stress = own.stress(image.atoms.cell)
+        for name, weight, predicted, given in (
+            ("forces_{}_ev_per_angstrom", options.force_weight, own.forces, image.forces),
+            ("stress_{}_ev_per_cubic_angstrom", options.stress_weight, stress, image.stress),
+        ):
+            if weight:
+                wrong = size = np.nan  # of a test structure without them
+                if predicted is not None and given is not None:
+                    wrong, size = (float(np.abs(x).mean()) for x in (predicted - given, given))
+                found[name.format("mae")].append(wrong)
+                found[name.format("size")].append(size)
+    return found
 
 
 def versions() -> dict[str, str]:

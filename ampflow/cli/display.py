@@ -174,10 +174,22 @@ def show_results(page: Path) -> None:
         )
     console = Console()
     console.print(table)
+    _show_derivatives(console, results["errors"]["test"])
     if not results["winner_beats_baseline"]:
         console.print("[yellow]The winner does not beat the linear reference on test.")
     _show_notes(results["notes"])
     console.print(_table(("Model", results["model"]), ("Report", page)), soft_wrap=True)
+
+
+def _show_derivatives(console: Console, test: dict[str, float | None]) -> None:
+    """Show the test errors of forces and stresses, where they were trained on."""
+    for name, unit, written in (
+        ("forces", "ev_per_angstrom", "eV/Å"),
+        ("stress", "ev_per_cubic_angstrom", "eV/Å³"),
+    ):
+        if (mae := test[f"{name}_mae_{unit}"]) is not None:
+            size = test[f"{name}_size_{unit}"]
+            console.print(f"Test MAE of {name} {mae:.4g} {written}; their mean size is {size:.4g}.")
 
 
 def show_trials(spec: StudySpec) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy.special import stdtrit  # scipy.stats, which has it too, imports for a second
 
-__all__ = ["COLUMNS", "PARTS", "Interval", "PartErrors", "error_figures"]
+__all__ = ["COLUMNS", "DERIVATIVES", "PARTS", "Interval", "PartErrors", "error_figures"]
 
 PARTS = ("train", "validation", "test")
 
@@ -24,6 +24,13 @@ COLUMNS = (
     "baseline_ev",  # the linear reference's
 )
 
+DERIVATIVES = (  # means over a structure's components, where the winner was trained on them
+    "forces_mae_ev_per_angstrom",
+    "forces_size_ev_per_angstrom",  # of the given ones: the error of predicting none
+    "stress_mae_ev_per_cubic_angstrom",
+    "stress_size_ev_per_cubic_angstrom",
+)
+
 Interval = tuple[float, float]
 
 
@@ -32,7 +39,8 @@ class PartErrors(BaseModel):
 
     Intervals are 95 % intervals of a mean by Student's t: honest for a handful of structures,
     approximate because absolute errors are not normally distributed. The gain is the
-    baseline's absolute error minus the winner's, structure by structure.
+    baseline's absolute error minus the winner's, structure by structure. Forces and stresses have
+    figures where the winner was trained on them: means over all components.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +54,10 @@ class PartErrors(BaseModel):
     baseline_mae_mev_per_atom: float
     baseline_rmse_ev: float
     gain_interval_ev: Interval | None
+    forces_mae_ev_per_angstrom: float | None = None
+    forces_size_ev_per_angstrom: float | None = None
+    stress_mae_ev_per_cubic_angstrom: float | None = None
+    stress_size_ev_per_cubic_angstrom: float | None = None
 
     @property
     def winner_is_better(self) -> bool | None:
@@ -59,7 +71,7 @@ def error_figures(predictions: pd.DataFrame) -> dict[str, PartErrors]:
     Parameters
     ----------
     predictions
-        One row a structure, with `COLUMNS`.
+        One row a structure, with `COLUMNS` and maybe `DERIVATIVES`.
 
     Raises
     ------
@@ -106,7 +118,16 @@ def _part_errors(rows: pd.DataFrame) -> PartErrors:
         baseline_mae_mev_per_atom=float((baseline / atoms).mean() * 1000),
         baseline_rmse_ev=float(np.sqrt((baseline**2).mean())),
         gain_interval_ev=_mean_interval(baseline - wrong) if has_winner else None,
+        **{name: _mean_of_components(rows, name) for name in DERIVATIVES if name in rows},
     )
+
+
+def _mean_of_components(rows: pd.DataFrame, name: str) -> float | None:
+    known = rows[rows[name].notna()]
+    if known.empty:
+        return None
+    weights = _values(known, "atoms") if name.startswith("forces") else None
+    return float(np.average(_values(known, name), weights=weights))
 
 
 def _mean_interval(values: NDArray[np.float64], floor: float = -np.inf) -> Interval | None:

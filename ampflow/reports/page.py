@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial
 from ampflow.experiment_file import render_experiment
 from ampflow.files import atomic_path, write_json, write_text
 from ampflow.reports import tables, wording
-from ampflow.reports.accuracy import COLUMNS
+from ampflow.reports.accuracy import COLUMNS, DERIVATIVES
 from ampflow.reports.accuracy_figures import by_composition, by_element, parity
 from ampflow.reports.contour import contour
 from ampflow.reports.fingerprint_costs import cost_figure, descriptor_rows, descriptors_of
@@ -95,7 +95,8 @@ def write_report(
     """
     write_json(out / "results.json", results.model_dump(mode="json"))
     _write_csv(out / "trials.csv", trials_frame(trials))
-    _write_csv(out / "predictions.csv", predictions[list(COLUMNS)])
+    columns = [*COLUMNS, *(name for name in DERIVATIVES if name in predictions)]
+    _write_csv(out / "predictions.csv", predictions[columns])
     write_text(out / "report.html", render_page(results, predictions, trials))
     return out / "report.html"
 
@@ -123,6 +124,7 @@ def render_page(results: Results, predictions: pd.DataFrame, trials: Sequence[Fr
         summary=wording.summary(results),
         verdict=wording.verdict(results),
         key_numbers=tables.key_numbers(results),
+        derivatives=tables.derivatives(results),
         test_interval=_test_interval(results),
         accuracy=_accuracy_panels(predictions),
         search=_search_panels(results, trials) if trials else [],

@@ -25,6 +25,7 @@ from ampflow.reports.wording import duration, number, option
 __all__ = [
     "Table",
     "data_files",
+    "derivatives",
     "hyperparameters",
     "key_numbers",
     "skipped_structures",
@@ -54,6 +55,24 @@ def key_numbers(results: Results) -> Table:
             winner += [_both(errors.mae_ev, errors.mae_mev_per_atom)]
             baseline += [_both(errors.baseline_mae_ev, errors.baseline_mae_mev_per_atom)]
     return Table(head, [winner, baseline], marked=0)
+
+
+def derivatives(results: Results) -> Table | None:
+    """Errors of the winner's forces and stresses beside their size, where it was trained on."""
+    parts = [part for part in PARTS if part in results.errors]
+    rows = []
+    for label, name in (
+        ("Forces, eV/Å", "forces_{}_ev_per_angstrom"),
+        ("Stresses, eV/Å³", "stress_{}_ev_per_cubic_angstrom"),
+    ):
+        mae, size = (
+            [getattr(results.errors[part], name.format(kind)) for part in parts]
+            for kind in ("mae", "size")
+        )
+        if any(value is not None for value in mae):
+            rows.append([label, *map(number, mae)])
+            rows.append(["their mean size", *map(number, size)])
+    return Table(["", *parts], rows) if rows else None
 
 
 def _both(mae_ev: float | None, mae_mev_per_atom: float | None) -> str:

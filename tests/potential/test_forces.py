@@ -31,8 +31,10 @@ from ampflow.potential.schedules import batch_ends
 from ampflow.potential.state import State
 from ampflow.potential.torch_engine import TorchEngine
 from ampflow.potential.training import Trained, train
+from ampflow.reports.accuracy import DERIVATIVES
 from ampflow.splits import Splits
 from ampflow.tuning.objective import Potentials
+from ampflow.winner import train_winner
 
 DESCRIPTOR = GMP(
     sigmas=[0.5, 1.0, 1.5], orders=[0, 1, 2], cutoff=4.0, switch_width=1.0, square=True
@@ -376,3 +378,37 @@ def test_from_a_file(tmp_path: Path) -> None:
         on_epoch=lambda _: None,
     )
     assert trained.history[-1].validation_force_mae is not None
+
+
+# The table of a winner that was trained on forces and stresses has their errors, structure by
+# structure those of its own calculator; a test structure without them has none.
+def test_errors_of_a_winner(tmp_path: Path) -> None:
+    structures = _crystals(12)
+    for number, atoms in enumerate(structures):
+        labels = {"energy": atoms.get_potential_energy()}
+        if number < 11:
+            labels |= {"forces": atoms.get_forces(), "stress": atoms.get_stress()}
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+    ase.io.write(tmp_path / "a.traj", structures)
+    data = Data(files=[str(tmp_path / "a.traj")])
+    store = fingerprint(find_source(data), data, DESCRIPTOR, tmp_path / "a.lmdb")
+    splits = Splits(*np.split(np.arange(12), [8, 10]))
+    options = Training(epochs=2, force_weight=1.0, stress_weight=10.0)
+    winner = train_winner(
+        store, splits, options, 0, tmp_path / "c.safetensors", tmp_path / "winner"
+    )
+    rows = winner.predictions().set_index("structure")
+    assert rows.loc[11, list(DERIVATIVES)].isna().all()
+    calculator = AmpflowCalculator(Potential.load(winner.model))
+    for number in range(11):
+        atoms = structures[number]
+        pairs = (
+            (calculator.get_forces(atoms), atoms.get_forces()),
+            (calculator.get_stress(atoms), atoms.get_stress()),
+        )
+        expected = [np.abs(x).mean() for own, given in pairs for x in (own - given, given)]
+        np.testing.assert_allclose(rows.loc[number, list(DERIVATIVES)].astype(float), expected)
+    energies = train_winner(
+        store, splits, Training(epochs=1), 0, tmp_path / "d.safetensors", tmp_path / "other"
+    )
+    assert not set(DERIVATIVES) & set(energies.predictions())

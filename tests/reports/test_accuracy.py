@@ -36,6 +36,19 @@ def test_errors_are_the_means_over_structures(table: pd.DataFrame) -> None:
     assert test.winner_is_better is False
 
 
+def test_errors_of_forces_are_means_over_components(table: pd.DataFrame) -> None:
+    # By hand: 0.1 and 0.4 eV/Å in structures of 2 and 10 atoms, so 0.35; a stress has 6 components
+    # whatever the structure, and one is not known. Without columns there are no figures.
+    of_test, errors = table["part"] == "test", table.copy()
+    errors.loc[of_test, "forces_mae_ev_per_angstrom"] = [0.1, 0.4]
+    errors.loc[of_test, "stress_mae_ev_per_cubic_angstrom"] = [0.02, np.nan]
+    test = error_figures(errors)["test"]
+    assert test.forces_mae_ev_per_angstrom == pytest.approx(0.35)
+    assert test.stress_mae_ev_per_cubic_angstrom == pytest.approx(0.02)
+    assert error_figures(errors)["validation"].forces_mae_ev_per_angstrom is None
+    assert error_figures(table)["test"].forces_mae_ev_per_angstrom is None
+
+
 def test_interval_is_students_and_never_below_zero(table: pd.DataFrame) -> None:
     # Two values 1 and 3: mean 2, standard error 1, t(0.975, 1) = 12.706.
     test = error_figures(table)["test"]

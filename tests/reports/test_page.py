@@ -50,6 +50,26 @@ def without_plotly(page: str) -> str:
     return page.replace(plotly.offline.get_plotlyjs(), "")
 
 
+# A winner that was trained on forces is judged by them as well, on the page and in the tables.
+def test_errors_of_forces(
+    tmp_path: Path, predict: Predict, gather: Gather, trials: list[FrozenTrial]
+) -> None:
+    table = predict()
+    plain = _Page(render_page(gather(table, trials), table, trials)).words
+    assert "errors of forces" not in plain
+    table["forces_mae_ev_per_angstrom"], table["forces_size_ev_per_angstrom"] = 0.0625, 0.75
+    page = write_report(gather(table, trials), table, trials, tmp_path)
+    text = page.read_text()
+    for row in (["Forces, eV/Å", *["0.0625"] * 3], ["their mean size", *["0.750"] * 3]):
+        assert "".join(f"<td>{cell}</td>" for cell in row) in text
+    assert "Stresses, eV" not in without_plotly(text)
+    written = pd.read_csv(tmp_path / "predictions.csv")
+    assert (written["forces_mae_ev_per_angstrom"] == 0.0625).all()
+    errors = json.loads((tmp_path / "results.json").read_text())["errors"]["test"]
+    assert errors["forces_mae_ev_per_angstrom"] == 0.0625
+    assert errors["stress_mae_ev_per_cubic_angstrom"] is None
+
+
 def test_results_json_has_what_programs_read(
     tmp_path: Path, predict: Predict, gather: Gather, trials: list[FrozenTrial]
 ) -> None:
