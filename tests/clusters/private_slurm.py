@@ -237,7 +237,7 @@ def _start(folder: Path, daemons: list[subprocess.Popen[bytes]], slurm: Slurm) -
         "munged", "-F", "--force", f"--socket={munge}/sock", f"--key-file={munge}/key",
         f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed",
     )  # fmt: skip
-    wait_for("munge", (munge / "sock").exists, 60)
+    wait_for("munge", (munge / "sock").exists)
     start("slurmctld", "-D", "-c", "-f", str(conf))
     start("slurmd", "-D", "-f", str(conf))
     output.close()
@@ -248,7 +248,7 @@ def _start(folder: Path, daemons: list[subprocess.Popen[bytes]], slurm: Slurm) -
             return slurm.call("sinfo", "--noheader", "--format=%T").split()[:1] == ["idle"]
         return False
 
-    wait_for("Slurm", is_up, 120)
+    wait_for("Slurm", is_up)
 
 
 def _stop(daemon: subprocess.Popen[bytes]) -> None:

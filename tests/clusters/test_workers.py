@@ -20,7 +20,7 @@ def test_processes_that_end_at_their_start() -> None:
         try:
             processes.check()
             processes.scale(1)
-            wait_for("the end of a process", lambda: processes._cluster.workers, 60)
+            wait_for("the end of a process", lambda: processes._cluster.workers)
             with pytest.raises(AmpflowError, match="ended at its start"):
                 processes.check()
         finally:
@@ -36,18 +36,18 @@ def test_process_that_ends_while_it_is_started_again(tmp_path: Path) -> None:
         try:
             processes.scale(1)
             with Client(processes.address, set_as_default=False) as client:
-                client.wait_for_workers(1, timeout=60)
+                client.wait_for_workers(1, timeout=300)
                 (first,) = client.run(os.getpid).values()
                 # The worker may be known to the scheduler before the cluster has noted it.
-                wait_for("the process", lambda: processes._cluster.workers, 60)
+                wait_for("the process", lambda: processes._cluster.workers)
                 given_up = processes._cluster.workers[0]
                 flag.touch()
                 os.kill(first, signal.SIGKILL)
-                wait_for("the end", lambda: given_up.status == Status.closed, 60)
+                wait_for("the end", lambda: given_up.status == Status.closed)
                 flag.unlink()
                 processes.scale(1)
                 processes.check()
-                client.wait_for_workers(1, timeout=60)
+                client.wait_for_workers(1, timeout=300)
                 (second,) = client.run(os.getpid).values()
                 assert second != first
         finally:

@@ -43,12 +43,15 @@ class FakeTrainer:
         Epochs between two checkpoints.
     diverges
         Learning rates above this diverge in the third epoch.
+    seconds
+        That an epoch is said to have taken.
     """
 
     diary: Path
     delay: float = 0.0
     every: int = 1
     diverges: float = math.inf
+    seconds: float = 0.5
 
     def train(
         self,
@@ -63,7 +66,7 @@ class FakeTrainer:
             time.sleep(self.delay)
             if options.lr > self.diverges and number == 3:
                 raise TrainingFailed("training diverged in epoch 3")
-            history.append(FakeEpoch(number, 0.5, error(options, number), 0.5))
+            history.append(FakeEpoch(number, 0.5, error(options, number), self.seconds))
             with self.diary.open("a") as stream:
                 stream.write(f"{os.getpid()} {checkpoint.parent.name} {number}\n")
             try:

@@ -22,6 +22,7 @@ from ampflow.tuning.study import StudySpec
 from ampflow.tuning.worker import run_worker
 
 Start = Callable[..., BaseProcess]
+_HANGS = 300.0  # seconds
 
 # Each is forked from a process that imported the library and did nothing else.
 _context = multiprocessing.get_context("forkserver")
@@ -72,11 +73,18 @@ def starting() -> Iterator[Start]:
             process.join()
 
 
-def wait_for_epochs(trainer: FakeTrainer, number: int) -> None:
-    while len(trainer.epochs()) < number:
+def wait_for(what: str, condition: Callable[[], object]) -> None:
+    """Wait until `condition()` is true; fail after a time that only a hang would take."""
+    until = time.monotonic() + _HANGS
+    while not condition():
+        assert time.monotonic() < until, f"never: {what}"
         time.sleep(0.005)
+
+
+def wait_for_epochs(trainer: FakeTrainer, number: int) -> None:
+    wait_for(f"{number} epochs", lambda: len(trainer.epochs()) >= number)
 
 
 def wait_until_stopped(process: BaseProcess) -> None:
-    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
-        time.sleep(0.005)
+    stopped = psutil.STATUS_STOPPED
+    wait_for("a stopped worker", lambda: psutil.Process(process.pid).status() == stopped)

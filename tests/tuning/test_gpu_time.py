@@ -35,16 +35,17 @@ def used(spec: StudySpec) -> float:
 # no epoch is lost. What was used is known on every storage.
 def test_budget(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str) -> None:
     options = {"trials": 4, "epochs": 50, "storage": storage}
-    spec = on_gpu(make_spec(gpu_hours=3 / 3600, **options))
+    spec = on_gpu(make_spec(gpu_hours=4 / 3600, **options))
     prepare_study(spec)
-    slow = dataclasses.replace(trainer, delay=0.1)
+    # An epoch that says it takes 0.9 s is begun with as much left: it may be late by 0.8 s.
+    slow = dataclasses.replace(trainer, delay=0.1, seconds=0.9)
     began = time.monotonic()
     workers = [start(spec, f"w{n}", slow) for n in range(2)]
     for process in workers:
         process.join()
-    assert 1 < used(spec) <= 3
+    assert 1 < used(spec) <= 4
     trained = len(trainer.epochs())
-    assert 0.1 * trained < 3
+    assert 0.1 * trained < 4
     summary = run_worker(spec, "next", objective=trainer)
     assert (summary.complete, summary.ended) == (0, "gpu hours")
     assert len(trainer.epochs()) == trained
@@ -105,7 +106,7 @@ def test_stack_is_counted_once(make_spec: Any, tmp_path: Path) -> None:
     start = time.monotonic()
     meters = [gpu.meter(lease) for lease in claims[:3] if lease]
     assert all(meter.allows(30) for meter in meters)
-    assert 59 < gpu.committed() < 61
+    assert 59.9 < gpu.committed() < 60.1 + time.monotonic() - start
     time.sleep(0.3)
     meters[0].close()
     early = meters[0].total
@@ -118,13 +119,17 @@ def test_stack_is_counted_once(make_spec: Any, tmp_path: Path) -> None:
     assert meters[0].total == early
     apart = [of.meter(lease) for of, lease in ((gpu, claims[0]), (other, claims[3])) if lease]
     assert all(meter.allows(30) for meter in apart)
-    assert 119 < gpu.committed() < 121
+    assert 119.9 < gpu.committed() < 120.1 + time.monotonic() - start
 
 
-# A study on a GPU whose worker trains four trials at once has used no more than the worker took.
+# A study on a GPU whose worker trains four trials at once has used no more than the worker took,
+# though that is less than all of them took.
 def test_stack(make_spec: Any, trainer: FakeTrainer) -> None:
     spec = on_gpu(make_spec(trials=4, epochs=10, gpu_hours=1.0, stack=4))
     slow = dataclasses.replace(trainer, delay=0.05)
     summary = run_worker(spec, "w", objective=slow)
     assert summary.complete == 4
-    assert 0.5 <= used(spec) <= summary.seconds < 4 * 0.5
+    assert 0.5 <= used(spec) <= summary.seconds
+    epochs = trainer.epochs()
+    last_begun = max(place for place, (_, number) in enumerate(epochs) if number == 1)
+    assert last_begun < epochs.index(next(epoch for epoch in epochs if epoch[1] == 10))

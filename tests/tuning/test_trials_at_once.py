@@ -6,8 +6,8 @@ import dataclasses
 import os
 import signal
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from processes import Start, wait_for_epochs
 from test_processes import times_told
 
 from ampflow.experiment import Range, Training
+from ampflow.tuning import limits
 from ampflow.tuning.objective import Potentials, make_potentials
 from ampflow.tuning.results import read_result
 from ampflow.tuning.study import StudySpec, open_study, prepare_study
@@ -34,7 +35,7 @@ def results(spec: StudySpec) -> list[tuple[Any, ...]]:
 # Trials go on at once, as many as asked for; the budget holds and each is told once.
 def test_at_once(make_spec: Any, trainer: FakeTrainer) -> None:
     spec = make_spec(trials=7, epochs=8, stack=3)
-    slow = dataclasses.replace(trainer, delay=0.02)
+    slow = dataclasses.replace(trainer, delay=0.05)
     summary = run_worker(spec, "w", objective=slow)
     assert (summary.complete, summary.ended) == (7, "done")
     assert sorted(times_told(spec).items()) == [(n, 1) for n in range(7)]
@@ -96,12 +97,19 @@ def test_failures(make_spec: Any, trainer: FakeTrainer) -> None:
 
 
 # A budget that ends the work is said, and what the trials have done is kept.
-def test_deadline(make_spec: Any, trainer: FakeTrainer) -> None:
+def test_deadline(make_spec: Any, trainer: FakeTrainer, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_spec(trials=3, epochs=1000, stack=3)
     slow = dataclasses.replace(trainer, delay=0.02)
-    assert run_worker(spec, "w", objective=slow, deadline=time.time() + 1).ended == "deadline"
-    trained = trainer.epochs()
-    assert len({name for name, _ in trained}) == 3
+
+    def begun() -> int:
+        return len({name for name, _ in trainer.epochs()})
+
+    # The hour of the deadline strikes once all three are in training.
+    clock = SimpleNamespace(time=lambda: 1000.0 if begun() < 3 else 2000.0)
+    monkeypatch.setattr(limits, "time", clock)
+    assert run_worker(spec, "w", objective=slow, deadline=2000).ended == "deadline"
+    assert begun() == 3
+    assert len(trainer.epochs()) < 3 * 1000
     assert all(slow.done(path) for path in (spec.cache / "trials").glob("*/checkpoint*"))
 
 
