@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -33,6 +34,9 @@ _ROUNDS = 3  # of jobs that died at their start, one after the other, before giv
 
 _STOPPING = 15.0  # seconds for workers to write checkpoints
 _ENDING = 60.0  # seconds for cancelled jobs to leave the queue
+
+# Dask's words where the first file that it reads is not there.
+_UNSEEN = re.compile(r"ca_file\.pem'\s+does\s+not\s+exist")
 
 _log = logging.getLogger(__name__)
 
@@ -173,22 +177,22 @@ class Fleet:
                 self._cluster.sync(self._mend)
             except Exception as error:
                 _log.exception("the fleet of %s could not be looked after", self.name)
-                self._failed(f"{type(error).__name__}: {error}")
+                self._failed(f"could not be looked after: {type(error).__name__}: {error}")
 
     async def _mend(self) -> None:
         """Forget the jobs that ended, and submit what is missing."""
         cluster, now = self._cluster, time.monotonic()
         here = {_job_of(item["name"]) for item in cluster.scheduler_info["workers"].values()}
         self._met |= here
-        if here - {name for name in self._met if name not in cluster.worker_spec}:
+        if here & cluster.worker_spec.keys():
             self._rounds = 0
         lost = [name for name in cluster.worker_spec if self._is_lost(name, here, now)]
-        logs = {name: self._log_of(name) for name in lost if name not in self._met}
+        ends = {name: self._end_of(name) for name in lost if name not in self._met}
         for name in lost:
             cluster.worker_spec.pop(name, None)
             cluster.workers.pop(name, None)
-        if logs:
-            self._failed(*logs.values())
+        if ends:
+            self._failed(*ends.values())
         await self._submit(now)
 
     def _is_lost(self, name: str, here: set[str], now: float) -> bool:
@@ -198,20 +202,24 @@ class Fleet:
         job = self._cluster.workers.get(name)
         return job is None or job.job_id not in self._queue
 
-    def _log_of(self, name: str) -> str:
+    def _end_of(self, name: str) -> str:
+        """Say how a job ended that died at its start, in words that follow it."""
         job = self._cluster.workers.get(name)
         number = getattr(job, "job_id", None)
-        nothing = f"it left no log: does its node see {self._folder.parent}?"
-        return (number and read_log(self._folder, number)) or nothing
+        log = read_log(self._folder, number) if number else ""
+        if not log:
+            return f"left no log: does its node see {self._folder.parent}?"
+        if _UNSEEN.search(log):
+            return f"does not see {self._folder.parent}: another folder is there, or none"
+        return f"wrote at its end:\n{log}"
 
     def _failed(self, *said: str) -> None:
         self._rounds += 1
         self._wait_until = time.monotonic() + _BACK_OFF * 2 ** (self._rounds - 1)
-        _log.warning("jobs of %s died at their start: %s", self.name, said[-1])
+        _log.warning("jobs of %s died at their start: the last one %s", self.name, said[-1])
         if self._rounds >= _ROUNDS:
             self._problem = FleetError(
-                f"jobs die at their start, {_ROUNDS} times in a row. The last one's log ends:\n"
-                + said[-1],
+                f"jobs die at their start, {_ROUNDS} times in a row. The last one {said[-1]}",
                 "mend that; `ampflow clusters check` tries it with one job",
             )
 
@@ -222,10 +230,11 @@ class Fleet:
         missing = wanted - len(cluster.worker_spec)
         if missing <= 0 or now < self._wait_until:
             return
+        # Dask would take a free name. Under one that was used the new job is taken for a job that
+        # was here, and is cancelled when Dask's time for the return of the earlier one is up.
+        cluster._i += 1
         cluster.scale(jobs=wanted)
-        self._submitted |= {
-            name: now for name in cluster.worker_spec if name not in self._submitted
-        }
+        new = [name for name in cluster.worker_spec if name not in self._submitted]
         try:
             await cluster
         except RuntimeError as error:
@@ -233,7 +242,9 @@ class Fleet:
                 if job.job_id is None:
                     cluster.worker_spec.pop(name, None)
                     cluster.workers.pop(name, None)
-            self._failed(_said(error))
+            self._failed(f"was refused: {_said(error)}")
+        finally:
+            self._submitted |= dict.fromkeys(new, time.monotonic())
 
 
 def _check_shared(profile: Profile, folder: Path) -> None:

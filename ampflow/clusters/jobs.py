@@ -86,6 +86,8 @@ def open_cluster(profile: Profile, name: str, folder: Path) -> JobQueueCluster:
     """
     # A job that is lost is told at once: the trial's lease decides who goes on, not Dask.
     dask.config.set({"distributed.scheduler.allowed-failures": 0})
+    # Dask cancels the job of a worker that went and was not started again in this time.
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "60 s"})
     _forget_settings()
     _make_certificate(folder)
     cluster_class, job_class = _CLUSTERS[profile.scheduler]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from distributed import Client
 
-from ampflow.clusters.fleet import Fleet
+from ampflow.clusters.fleet import Fleet, FleetError
 from ampflow.clusters.profile import Profile
 from ampflow.errors import AmpflowError
 from ampflow.files import explain_os_error
@@ -84,6 +84,9 @@ def check_cluster(
     try:
         yield from _submit(fleet, profile, wait, progress)
         yield from _ask(fleet, profile, folder, storage, prefect)
+    except FleetError as error:
+        hint = "mend that in the profile, or --folder with one that all nodes see"
+        yield Finding("runs", False, error.what, hint)
     except AmpflowError as error:
         yield Finding("runs", False, error.what, error.hint)
     except TimeoutError as error:

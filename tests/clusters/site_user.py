@@ -20,7 +20,7 @@ from private_slurm import Slurm, wait_for
 from ampflow.tuning.catalogue import list_studies, trials_of
 from ampflow.tuning.objective import Potentials
 
-__all__ = ["SiteUser"]
+__all__ = ["SiteUser", "hidden", "result_of"]
 
 _PROFILE = {
     "cores": 1,
@@ -76,8 +76,11 @@ class SiteUser:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command; what it says is read by `end`."""
+        return self.run([str(Path(sys.executable).with_name("ampflow")), *arguments])
+
+    def run(self, command: list[str]) -> subprocess.Popen[str]:
+        """Start any command likewise."""
         log = (self.cwd.parent / f"said-{len(self._processes)}.log").open("w")
-        command = [str(Path(sys.executable).with_name("ampflow")), *arguments]
         with log:
             process = subprocess.Popen(
                 command, cwd=self.cwd, env=self.environment, text=True,
@@ -200,8 +203,8 @@ class SiteUser:
         wait_for("an empty queue", lambda: not self.slurm.queue())
         assert list(self.cwd.iterdir()) == []
         jobs = self.out / "cache" / "jobs"
-        wait_for("no fleet's folder", lambda: not jobs.exists() or not list(jobs.iterdir()), 60)
-        wait_for("no process of ours", lambda: not self._left(), 60)
+        wait_for("no fleet's folder", lambda: not jobs.exists() or not list(jobs.iterdir()))
+        wait_for("no process of ours", lambda: not self._left())
         assert list((self.out / "cache").rglob("*.tmp")) == []
 
     def _left(self) -> list[psutil.Process]:
@@ -223,7 +226,15 @@ class SiteUser:
         for left in self._left():
             with suppress(psutil.Error):
                 left.kill()
-        wait_for("an empty queue", lambda: not self.slurm.queue(), 120)
+        wait_for("an empty queue", lambda: not self.slurm.queue())
+
+
+def hidden(folder: Path, unless: str = "false") -> str:
+    """Return a line of a prologue, after which the job sees an empty folder in this one's place."""
+    return (
+        f'[ -n "$HIDDEN" ] || {unless} || HIDDEN=1 '
+        f'exec unshare -m bash -c \'mount -t tmpfs none {folder} && exec bash "$0"\' "$0"'
+    )
 
 
 def result_of(out: Path) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 import urllib.error
 import urllib.request
 
 import psutil
 import pytest
 from private_slurm import wait_for
-from site_user import SiteUser
+from site_user import SiteUser, hidden
 
 pytestmark = pytest.mark.cluster
 
@@ -36,6 +37,43 @@ def test_checking_a_cluster(user: SiteUser) -> None:
     said = user.ampflow("clusters", "check", wrong, "--folder", str(shared), code=1)
     assert "✗ submits: interface ib7" in said
     assert list(shared.iterdir()) == []
+    wait_for("an empty queue", lambda: not user.slurm.queue())
+
+
+# The command, which gives up after the first job that died: ten seconds instead of thirty.
+HASTY = (
+    "from ampflow.clusters import fleet; fleet._ROUNDS = 1; "
+    "from ampflow.cli.app import main; main()"
+)
+
+
+@pytest.mark.slow
+def test_a_folder_that_jobs_do_not_see(user: SiteUser) -> None:
+    # It is named, instead of what is missing in it: where jobs see another folder in its place,
+    # and where it is one of the driver's machine alone.
+    shared, local = (user.cwd.parent / name for name in ("shared", "local"))
+    hidden_there = user.profile("mine", prologue=[hidden(shared)])
+    plain = user.profile("plain")
+    processes = []
+    for name, folder, before in (
+        (hidden_there, shared, ":"),
+        (plain, local, f"mount -t tmpfs none {local}"),
+    ):
+        folder.mkdir()
+        words = [sys.executable, "-c", HASTY, "clusters", "check", name, "--folder", str(folder)]
+        processes.append(user.run(["unshare", "-m", "sh", "-c", f'{before} && "$@"', "sh", *words]))
+    for process, said_of_it in zip(
+        processes,
+        (f"does not see {shared}", f"left no log: does its node see {local}?"),
+        strict=True,
+    ):
+        code, said = user.end(process)
+        assert code == 1, said
+        assert f"✗ runs: jobs die at their start, 1 times in a row. The last one {said_of_it}" in (
+            " ".join(said.split())
+        )
+        assert "Try: mend that in the profile, or --folder" in said
+    assert len(user.submitted()) == 2
     wait_for("an empty queue", lambda: not user.slurm.queue())
 
 

@@ -6,15 +6,9 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from site_user import SiteUser
+from site_user import SiteUser, hidden
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-
-# From here on the job sees another folder, an empty one, in this one's place.
-HIDE = (
-    '[ -n "$HIDDEN" ] || {condition} || HIDDEN=1 '
-    'exec unshare -m bash -c \'mount -t tmpfs none {folder} && exec bash "$0"\' "$0"'
-)
 
 
 def ask_both(
@@ -56,10 +50,8 @@ def test_a_queue_that_is_not_there(user: SiteUser, other_user: SiteUser) -> None
 def test_some_workers_that_cannot_reach_the_storage(user: SiteUser) -> None:
     # On a node that lacks the shared folder a worker says so, and the others do the work.
     folder = user.out / "cache" / "studies"
-    condition = "[ $((SLURM_JOB_ID % 2)) = 0 ]"
-    name = user.profile(
-        "mine", "torque", prologue=[HIDE.format(condition=condition, folder=folder)]
-    )
+    even = "[ $((SLURM_JOB_ID % 2)) = 0 ]"
+    name = user.profile("mine", "torque", prologue=[hidden(folder, unless=even)])
     user.ampflow(*user.tuning(name, trials=3, epochs=300))
     user.check_study(trials=3, epochs=300)
     user.check_nothing_left()
@@ -68,7 +60,7 @@ def test_some_workers_that_cannot_reach_the_storage(user: SiteUser) -> None:
 def test_no_worker_can_reach_the_storage(user: SiteUser) -> None:
     # The message names a worker, its machine and what is wrong there.
     folder = user.out / "cache" / "studies"
-    name = user.profile("mine", prologue=[HIDE.format(condition="false", folder=folder)])
+    name = user.profile("mine", prologue=[hidden(folder)])
     said = user.ampflow(*user.tuning(name, trials=1, workers=1), code=1)
     assert f"worker 1 on {socket.gethostname()}" in said
     assert str(folder) in said
