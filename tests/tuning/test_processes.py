@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from fake_trainer import FakeTrainer
 from optuna.trial import TrialState
-from processes import Start, wait_for_epochs, wait_until_stopped, work_until_stopped
+from processes import Start, wait_for, wait_for_epochs, wait_until_stopped, work_until_stopped
 
 from ampflow.experiment import Choices, Range, Training
 from ampflow.potential.training import Epoch, Trained
@@ -169,22 +169,34 @@ def test_chaos(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str)
 
 
 class Counted(Potentials):
-    """Real trainings, slowed down, with a diary of their epochs."""
+    """Real trainings, slowed down, with a diary of their epochs.
+
+    While there is a file `alone` beside it, only the process that it names trains.
+    """
 
     def __init__(self, spec: StudySpec, diary: Path, pause: float) -> None:
         super().__init__(spec.store, spec.split)
         self.diary, self._pause = diary, pause
+        self.alone = diary.with_name("alone")
 
     def train(
         self, options: Training, seed: int, *, checkpoint: Path, on_epoch: Callable[[Epoch], None]
     ) -> Trained:
         def counted(epoch: Epoch) -> None:
             time.sleep(self._pause)
+            while self._is_to_wait():
+                time.sleep(0.01)
             with self.diary.open("a") as stream:
                 stream.write(f"{os.getpid()} {checkpoint.parent.name} {epoch.number}\n")
             on_epoch(epoch)
 
         return super().train(options, seed, checkpoint=checkpoint, on_epoch=counted)
+
+    def _is_to_wait(self) -> bool:
+        try:
+            return self.alone.read_text() != str(os.getpid())
+        except FileNotFoundError:
+            return False
 
 
 def with_checkpoints(spec: StudySpec, epochs: int) -> StudySpec:
@@ -202,7 +214,7 @@ def with_checkpoints(spec: StudySpec, epochs: int) -> StudySpec:
 def test_killed_at_random(
     make_spec: Any, potentials: Potentials, tmp_path: Path, start: Start, storage: str
 ) -> None:
-    pause, epochs, trials = 0.03, 40, 36
+    pause, epochs, trials = 0.03, 40, 24
     space = {"lr": Range(low=1e-3, high=1e-2), "num_nodes": Range(low=2, high=8)}
     options = {"trials": trials, "epochs": epochs, "sampler": "qmc", "space": space}
     whole = with_checkpoints(make_spec("whole", **options), 4)
@@ -215,13 +227,16 @@ def test_killed_at_random(
     workers = [start(spec, next(names), counted, wait=True) for _ in range(2)]
     for kill in range(20):
         victim = workers[kill % 2]
-        while f"{victim.pid} " not in counted.diary.read_text():  # it has to load kernels first
-            assert victim.is_alive(), "the study is too short for 20 kills"
-            time.sleep(0.01)
+        # Nobody else trains while it loads kernels: however slow that is, 20 kills find trials.
+        counted.alone.write_text(str(victim.pid))
+        wait_for("an epoch", lambda pid=victim.pid: f"{pid} " in counted.diary.read_text())
+        counted.alone.unlink()
         time.sleep(random.uniform(0.0, 0.8))
+        counted.alone.write_text("nobody")
         victim.kill()
         victim.join()
         workers[kill % 2] = start(spec, next(names), counted, wait=True)
+    counted.alone.unlink()
     for process in workers:
         process.join()
     lines = counted.diary.read_text().splitlines()
