@@ -114,10 +114,13 @@ def test_damage_while_streaming(
     monkeypatch.setattr(shuffling, "_WINDOW", 300)
     path, row = store.parts[0][1].path, store.fingerprints(1).tobytes()
 
+    where = path.read_bytes().index(row)
+
     def damage(_: Any) -> None:
-        content = bytearray(path.read_bytes())
-        content[content.index(row)] ^= 1
-        path.write_bytes(content)
+        # In place: what is read ahead meanwhile must not find the file cut short.
+        with path.open("r+b") as file:
+            file.seek(where)
+            file.write(bytes([row[0] ^ 1]))
 
     small = OPTIONS.model_copy(update={"memory": SMALL})
     with pytest.raises(StorageError, match="record 1 is not as it was written"):
