@@ -13,9 +13,11 @@ from ampflow.clusters.workers import Processes
 from ampflow.errors import AmpflowError
 
 
-def test_processes_that_end_at_their_start() -> None:
+def test_processes_that_end_at_their_start(tmp_path: Path) -> None:
     # Nobody waits for workers that never come: the run is told.
-    with dask.config.set({"distributed.worker.preload": ["import os; os._exit(3)"]}):
+    preload = tmp_path / "preload.py"
+    preload.write_text("import os; os._exit(3)")
+    with dask.config.set({"distributed.worker.preload": [str(preload)]}):
         processes = Processes()
         try:
             processes.check()
@@ -29,9 +31,9 @@ def test_processes_that_end_at_their_start() -> None:
 
 def test_process_that_ends_while_it_is_started_again(tmp_path: Path) -> None:
     # Dask gives such a one up and says nothing: another takes its place, as long as others start.
-    flag = tmp_path / "ends"
-    preload = f"import os, sys; os.path.exists({str(flag)!r}) and os._exit(3)"
-    with dask.config.set({"distributed.worker.preload": [preload]}):
+    flag, preload = tmp_path / "ends", tmp_path / "preload.py"
+    preload.write_text(f"import os; os.path.exists({str(flag)!r}) and os._exit(3)")
+    with dask.config.set({"distributed.worker.preload": [str(preload)]}):
         processes = Processes()
         try:
             processes.scale(1)
