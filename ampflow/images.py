@@ -72,6 +72,16 @@ class Frame(NamedTuple):
             pbc=self.pbc,
         )
 
+    @property
+    def filled_forces(self) -> NDArray[np.float64]:
+        """The forces, not-a-number where there are none."""
+        return np.full(self.positions.shape, np.nan) if self.forces is None else self.forces
+
+    @property
+    def filled_stress(self) -> NDArray[np.float64]:
+        """The stress, not-a-number where there is none."""
+        return np.full(6, np.nan) if self.stress is None else self.stress
+
 
 def voigt(stress: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a stress, (3, 3), (9,) or (6,), as xx yy zz yz xz xy.

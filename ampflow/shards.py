@@ -108,7 +108,7 @@ def write_structures(
         "pbc": _stacked([frame.pbc for frame in frames], (3,), np.bool_),
         "energy": _stacked([frame.energy for frame in frames], ()),
         "has_forces": _stacked([frame.forces is not None for frame in frames], (), np.bool_),
-        "stress": _stacked([_stress(frame) for frame in frames], (6,)),
+        "stress": _stacked([frame.filled_stress for frame in frames], (6,)),
         "geometry": geometries,
         "formula": _stacked(
             [formulas.setdefault(f, len(formulas)) for f in map(_formula, frames)], (), np.int32
@@ -119,7 +119,7 @@ def write_structures(
     items = {
         "numbers": np.concatenate([*(frame.numbers for frame in frames), []]).astype(np.uint8),
         "positions": np.concatenate([*(frame.positions for frame in frames), np.empty((0, 3))]),
-        "forces": np.concatenate([*map(_forces, frames), np.empty((0, 3))]),
+        "forces": np.concatenate([*(frame.filled_forces for frame in frames), np.empty((0, 3))]),
     }
     meta = {
         "kind": "structures",
@@ -133,14 +133,6 @@ def write_structures(
 
 def _stacked(values: list[Any], shape: tuple[int, ...], dtype: Any = np.float64) -> NDArray[Any]:
     return np.array(values, dtype=dtype).reshape(-1, *shape)
-
-
-def _forces(frame: Frame) -> NDArray[np.float64]:
-    return np.full(frame.positions.shape, np.nan) if frame.forces is None else frame.forces
-
-
-def _stress(frame: Frame) -> NDArray[np.float64]:
-    return np.full(6, np.nan) if frame.stress is None else frame.stress
 
 
 def _formula(frame: Frame) -> str:

@@ -131,20 +131,11 @@ def _write_npz(store: FingerprintStore, path: Path, progress: Progress) -> None:
 
 
 def _forces(chunk: _Chunk) -> NDArray[np.float64]:
-    """Return forces, not-a-number where a structure has none."""
-    return np.concatenate(
-        [
-            np.full((len(image.atoms), 3), np.nan) if image.forces is None else image.forces
-            for image in chunk[0]
-        ]
-    )
+    return np.concatenate([image.frame.filled_forces for image in chunk[0]])
 
 
 def _stresses(chunk: _Chunk) -> NDArray[np.float64]:
-    """Return xx yy zz yz xz xy, not-a-number where a structure has none."""
-    return np.stack(
-        [np.full(6, np.nan) if image.stress is None else image.stress for image in chunk[0]]
-    )
+    return np.stack([image.frame.filled_stress for image in chunk[0]])
 
 
 def _write_parquet(store: FingerprintStore, path: Path, progress: Progress) -> None:

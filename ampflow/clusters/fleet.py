@@ -187,12 +187,12 @@ class Fleet:
         if here & cluster.worker_spec.keys():
             self._rounds = 0
         lost = [name for name in cluster.worker_spec if self._is_lost(name, here, now)]
-        ends = {name: self._end_of(name) for name in lost if name not in self._met}
+        ends = [self._end_of(name) for name in lost if name not in self._met]
         for name in lost:
             cluster.worker_spec.pop(name, None)
             cluster.workers.pop(name, None)
         if ends:
-            self._failed(*ends.values())
+            self._failed(ends[-1])
         await self._submit(now)
 
     def _is_lost(self, name: str, here: set[str], now: float) -> bool:
@@ -213,13 +213,13 @@ class Fleet:
             return f"does not see {self._folder.parent}: another folder is there, or none"
         return f"wrote at its end:\n{log}"
 
-    def _failed(self, *said: str) -> None:
+    def _failed(self, said: str) -> None:
         self._rounds += 1
         self._wait_until = time.monotonic() + _BACK_OFF * 2 ** (self._rounds - 1)
-        _log.warning("jobs of %s died at their start: the last one %s", self.name, said[-1])
+        _log.warning("jobs of %s died at their start: the last one %s", self.name, said)
         if self._rounds >= _ROUNDS:
             self._problem = FleetError(
-                f"jobs die at their start, {_ROUNDS} times in a row. The last one {said[-1]}",
+                f"jobs die at their start, {_ROUNDS} times in a row. The last one {said}",
                 "mend that; `ampflow clusters check` tries it with one job",
             )
 
