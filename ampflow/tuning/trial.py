@@ -240,8 +240,11 @@ class TrialRun:
     def _result(self, folder: Path) -> Result:
         study, number = self._spec.name, self._claim.number
         checkpoint, objective = folder / CHECKPOINT, self._objective(self._store)
-        for epoch in objective.done(checkpoint):  # before it was interrupted, or pruned
+        done = objective.done(checkpoint)  # before it was interrupted, or pruned
+        for epoch in done:
             self._note(epoch)
+        if done:
+            self._before_epoch(len(done) + 1)
         try:
             outcome = objective.train(
                 self._options, self._spec.seed, checkpoint=checkpoint, on_epoch=self._on_epoch
@@ -255,8 +258,12 @@ class TrialRun:
 
     def _on_epoch(self, epoch: Epoch) -> None:
         self._note(epoch)
-        if epoch.number < self._options.epochs:
-            # An epoch that a batch job's end cuts off is lost: expect the next to be a long one.
+        self._before_epoch(epoch.number + 1)
+
+    def _before_epoch(self, number: int) -> None:
+        """Stop if there is no time for an epoch, which may take as long as any before it."""
+        if number <= self._options.epochs:
+            # One that a batch job's end cuts off is lost: expect the next to be a long one.
             longest = max(self._seconds.values())
             why = self._limits.before_epoch(longest)
             if why is None and self._meter is not None and not self._meter.allows(longest):
