@@ -13,9 +13,10 @@ from ampflow.compiled import called
 from ampflow.experiment import Training
 from ampflow.potential import force_kernels, kernels
 from ampflow.potential.activations import ACTIVATIONS
+from ampflow.potential.blocks import Block, Part
 from ampflow.potential.engine import Samples, StreamedSamples
 from ampflow.potential.force_kernels import Forces, Scratch
-from ampflow.potential.kernels import LOSSES, Block, Part, Rule, Shape, Vectors
+from ampflow.potential.kernels import LOSSES, Rule, Shape, Vectors
 from ampflow.potential.network import Network
 from ampflow.potential.runs import most_columns
 from ampflow.potential.state import State

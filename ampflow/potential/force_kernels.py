@@ -22,22 +22,18 @@ from numpy.typing import NDArray
 
 from ampflow.compiled import entry, helper, inlined
 from ampflow.potential.activations import activate, bend, drop_out
+from ampflow.potential.blocks import Block, Part, gather, padded, window
 from ampflow.potential.kernels import (
     MEASURE,
     STEP,
-    Block,
-    Part,
     Rule,
     Shape,
     Vectors,
     adam,
-    gather,
     layer_of,
     loss_of,
     losses,
     own_weights,
-    padded,
-    window,
 )
 from ampflow.potential.products import outer, product
 from ampflow.simd import lanes, load_row, splat, store_row, total

@@ -1,13 +1,4 @@
-"""The arithmetic of a training on the CPU: compiled, blocked for the cache.
-
-Atoms are lanes. A block holds the atoms of some structures, and a row for each
-
-    feature, one | node of layer 1, one | ... | node of the last hidden layer, one | energy
-
-where a row of ones makes a layer's biases the last column of its weights. Blocks are small
-enough to stay in the cache with all their layers. Where elements have networks of their own, the
-atoms of each network are columns beside each other, which begin at a whole tile.
-"""
+"""The arithmetic of a training on the CPU: compiled, and done block by block; see `blocks`."""
 
 from __future__ import annotations
 
@@ -19,13 +10,12 @@ from numpy.typing import NDArray
 
 from ampflow.compiled import entry, helper, inlined
 from ampflow.potential.activations import activate, drop_out
+from ampflow.potential.blocks import Block, Part, gather, window
 from ampflow.potential.engine import BETA1, BETA2, EPSILON
 from ampflow.potential.products import outer, product
-from ampflow.simd import lanes
 
-__all__ = ["DIFFERENTIATE", "LOSSES", "MEASURE", "STEP", "Block", "Part", "Rule", "Shape"]
-__all__ += ["Vectors", "adam", "epoch", "gather", "layer_of", "loss_of", "losses", "padded"]
-__all__ += ["own_weights", "standardise", "transpose", "window"]
+__all__ = ["DIFFERENTIATE", "LOSSES", "MEASURE", "STEP", "Rule", "Shape", "Vectors", "adam"]
+__all__ += ["epoch", "layer_of", "loss_of", "losses", "own_weights"]
 
 MEASURE, DIFFERENTIATE, STEP = range(3)
 _MAE, _MSE, _HUBER = range(3)
@@ -45,34 +35,6 @@ class Shape(NamedTuple):
     nodes: int
     activation: int
     networks: int
-
-
-class Part(NamedTuple):
-    """Structures, each as runs of atoms of one network: all of it where there is one.
-
-    All features of the first run, (features, atoms), then of the second one, ...
-    """
-
-    features: Array  # flat
-    runs: NDArray[np.int64]  # (structures + 1,) where a structure's runs begin
-    starts: NDArray[np.int64]  # (runs + 1,) where a run's atoms begin
-    networks: NDArray[np.int64]  # (runs,) which network's they are
-    targets: NDArray[np.float64]  # (structures,)
-
-
-class Block(NamedTuple):
-    """Memory for one block of atoms.
-
-    `slopes` has a row for each hidden node: the derivative of its activation and, on the way
-    back, that of the loss with respect to what went into it; and a last row for the loss's
-    derivative with respect to the energy.
-    """
-
-    values: Array  # (rows as above, atoms)
-    slopes: Array  # (layers nodes + 1, atoms)
-    begins: NDArray[np.int64]  # (networks,) first column of each network's atoms
-    ends: NDArray[np.int64]  # (networks,) the column after the last one
-    columns: NDArray[np.int64]  # (atoms,) first column of each run, in order
 
 
 class Vectors(NamedTuple):
@@ -100,12 +62,6 @@ class Rule(NamedTuple):
     stress_weight: float
 
 
-@inlined
-def padded(atoms: int, step: int) -> int:
-    """Return the atoms of a block, filled up to whole vectors."""
-    return (atoms + step - 1) // step * step
-
-
 @helper
 def layer_of(shape: Shape, layer: int) -> tuple[int, int, int, int]:
     """Return a layer's first weight, its first input row, its inputs with the one, its outputs."""
@@ -122,13 +78,6 @@ def own_weights(shape: Shape, weights: Array, network: int) -> Array:
     """Return the part of a vector as long as all weights that belongs to one network."""
     size = len(weights) // shape.networks
     return weights[network * size : (network + 1) * size]
-
-
-@inlined
-def window(block: Block, network: int) -> tuple[int, int]:
-    """Return the columns of a network's atoms, in whole vectors: the first, and after the last."""
-    begin = block.begins[network]
-    return begin, begin + padded(block.ends[network] - begin, lanes(block.values))
 
 
 @helper
@@ -171,50 +120,6 @@ def _backward(
             below = block.slopes[(layer - 1) * shape.nodes : layer * shape.nodes]
             back = weights[here].reshape(outputs, inputs).T
             product(back, slopes, below, begin, end, True)
-
-
-@helper
-def _reserve(part: Part, order: NDArray[np.int64], start: int, stop: int, block: Block) -> int:
-    """Give each network its columns for as many structures as fit; return the next structure."""
-    counts, tile, used = block.ends, 3 * lanes(block.values), 0
-    counts[:] = 0
-    for place in range(start, stop):
-        first, last = part.runs[order[place]], part.runs[order[place] + 1]
-        for run in range(first, last):
-            network, size = part.networks[run], part.starts[run + 1] - part.starts[run]
-            used += padded(counts[network] + size, tile) - padded(counts[network], tile)
-            counts[network] += size
-        if used > block.values.shape[1]:
-            for run in range(first, last):
-                counts[part.networks[run]] -= part.starts[run + 1] - part.starts[run]
-            stop = place
-            break
-    column = 0
-    for network in range(len(counts)):
-        block.begins[network] = column
-        column += padded(counts[network], tile)
-    return stop
-
-
-@helper
-def gather(
-    part: Part, count: int, order: NDArray[np.int64], start: int, stop: int, block: Block
-) -> tuple[int, int]:
-    """Put whole structures into a block, as many as fit; return the next one, and the columns."""
-    stop, k = _reserve(part, order, start, stop, block), 0
-    block.ends[:] = block.begins
-    for place in range(start, stop):
-        for run in range(part.runs[order[place]], part.runs[order[place] + 1]):
-            begin, end = part.starts[run], part.starts[run + 1]
-            column = block.ends[part.networks[run]]
-            for feature in range(count):
-                source = begin * count + feature * (end - begin)
-                for a in range(end - begin):
-                    block.values[feature, column + a] = part.features[source + a]
-            block.ends[part.networks[run]] = column + end - begin
-            block.columns[k] = column
-            k += 1
-    return stop, block.ends[-1]
 
 
 @inlined
@@ -337,41 +242,3 @@ def epoch(
             adam(vectors, rule, steps)
         start = stop
     return total, loss
-
-
-@entry
-def transpose(
-    features: Array, places: NDArray[np.int64], steps: NDArray[np.int64], out: Array
-) -> None:
-    """Turn (atoms, features) into the order of `Part.features`; see `runs.places`."""
-    for a in range(len(features)):
-        for feature in range(features.shape[1]):
-            out[places[a] + feature * steps[a]] = features[a, feature]
-
-
-@entry
-def standardise(
-    values: Array,
-    starts: NDArray[np.int64],
-    targets: NDArray[np.int64],
-    sizes: NDArray[np.int64],
-    places: NDArray[np.int64],
-    steps: NDArray[np.int64],
-    mean: NDArray[np.float64],
-    scale: NDArray[np.float64],
-    out: Array,
-) -> None:
-    """Put fingerprints, (atoms, features), standardised into the order of `Part.features`.
-
-    A structure's atoms begin at `starts` in `values`, and at `targets` among those that have
-    `places` in `out`.
-    """
-    for k in range(len(starts)):
-        begin = starts[k]
-        own = slice(targets[k], targets[k] + sizes[k])
-        where, step = places[own], steps[own]
-        for feature in range(values.shape[1]):  # `out` is written in runs
-            middle, width = mean[feature], scale[feature]
-            for a in range(len(where)):
-                number = (values[begin + a, feature] - middle) / width
-                out[where[a] + feature * step[a]] = number

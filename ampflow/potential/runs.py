@@ -14,7 +14,7 @@ from ampflow.potential.network import Network
 
 __all__ = ["Runs", "find_runs", "in_order", "most_columns", "places"]
 
-_TILE = 24  # columns that a run fills up to at most; see `kernels.gather`
+_TILE = 24  # columns that a run fills up to at most; see `blocks.gather`
 _STRUCTURES = 4096  # looked at together
 
 Integers = NDArray[np.int64]
@@ -28,7 +28,7 @@ class Runs(NamedTuple):
     order
         (atoms,) which atom is where.
     firsts, starts, networks
-        As `runs`, `starts` and `networks` of `kernels.Part`.
+        As `runs`, `starts` and `networks` of `blocks.Part`.
     """
 
     order: Integers

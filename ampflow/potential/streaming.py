@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ampflow.compiled import called
 from ampflow.digests import digest
-from ampflow.potential import kernels
+from ampflow.potential import blocks
+from ampflow.potential.blocks import Part
 from ampflow.potential.engine import ForceSamples, Samples, StreamedSamples
 from ampflow.potential.force_kernels import Forces
-from ampflow.potential.kernels import Part
 from ampflow.potential.network import Network
 from ampflow.potential.runs import find_runs, in_order, places
 from ampflow.potential.shuffling import natural
@@ -82,7 +82,7 @@ class Resident:
             features = _copies.get(name)
             if features is None:
                 features = np.empty(samples.features.size, samples.features.dtype)
-                called(kernels.transpose, samples.features, *layout, features)
+                called(blocks.transpose, samples.features, *layout, features)
                 _copies[name] = features
         orders, given = natural(np.diff(samples.offsets), count), samples.forces
         if given is not None and network.elements:
@@ -203,7 +203,7 @@ class Stream:
         to = places(runs, samples.dataset.features)
         for where, starts, values in samples.dataset.read(order):
             args = values, starts, offsets[where], sizes[where], *to, scaler.mean, scaler.scale
-            called(kernels.standardise, *args, features)
+            called(blocks.standardise, *args, features)
         return Part(features, *runs[1:], samples.targets[order])
 
     def _numbers(self, order: Order, offsets: Order) -> NDArray[np.integer] | None:
