@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, TimeoutError, expect, sync_playwright
 from ui_process import TINY, running_ui
 
 from ampflow.demo import write_demo
@@ -94,9 +94,16 @@ def start_from_form(page: Page, name: str) -> None:
     page.get_by_label("Run Name").fill(name)
     submit = page.get_by_role("button", name="Submit")
     submit.scroll_into_view_if_needed()
-    # The editor of the search space is drawn when it is seen, and moves what is below it.
     expect(page.get_by_text('"batch_size"')).to_be_visible()
-    submit.click()
+    # While the editor of the search space is drawn, which moves the button, clicks are lost.
+    for last in (False, False, True):
+        try:
+            with page.expect_request("**/create_flow_run", timeout=PAGE_MS if last else 10_000):
+                submit.click()
+            break
+        except TimeoutError:
+            if last:
+                raise
     # The list may have been read before the run was in it; the message goes after seconds.
     message = page.get_by_role("link", name="View run")
     page.get_by_role("link", name=name, exact=True).or_(message).first.click()

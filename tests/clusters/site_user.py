@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ import psutil
 from private_slurm import Slurm, wait_for
 
 from ampflow.tuning.catalogue import list_studies, trials_of
+from ampflow.tuning.leases import Leases
 from ampflow.tuning.objective import Potentials
 
 __all__ = ["SiteUser", "hidden", "result_of"]
@@ -106,13 +108,6 @@ class SiteUser:
         jobs = [job for job in self.slurm.jobs() if job["JobId"] not in self._before]
         return [job for job in jobs if not queue or job["Partition"] == queue]
 
-    def suspend_workers(self) -> list[psutil.Process]:
-        """Stop this user's workers where they are, and return them."""
-        workers = [process for process in self.slurm.workers() if self._is_own(process)]
-        for worker in workers:
-            worker.suspend()
-        return workers
-
     def flow_states(self) -> list[set[str]]:
         """Return in which states Prefect's server shows the flows of each run, oldest first."""
         return [self._flow_states(record.stem) for record in self._runs()]
@@ -140,13 +135,16 @@ class SiteUser:
 
     def endings(self) -> dict[int, int]:
         """Return how often the end of each trial is told in the one study's journal."""
-        (journal,) = (self.out / "cache" / "studies").glob("*.log")
-        entries = [json.loads(line) for line in journal.read_text().splitlines()]
+        entries = [json.loads(line) for line in self._journal().read_text().splitlines()]
         return Counter(
             entry["trial_id"]
             for entry in entries
             if entry["op_code"] == _TOLD and entry.get("state") in _ENDS
         )
+
+    def _journal(self) -> Path:
+        (journal,) = (self.out / "cache" / "studies").glob("*.log")
+        return journal
 
     def epochs(self) -> dict[str, list[float]]:
         """Return the seconds of each epoch in each checkpoint, by the name of its folder.
@@ -166,21 +164,40 @@ class SiteUser:
         paths = (self.out / "cache" / "trials").glob("*/result.json")
         return {path.parent.name: json.loads(path.read_text())["seconds"] for path in paths}
 
-    def training(self) -> int:
-        """Return how many trials have checkpoints, and no result yet."""
-        return len(self.epochs().keys() - self.results().keys())
+    def hold(self, trials: int) -> list[psutil.Process]:
+        """Stop the workers where they are if so many trials have checkpoints, and return them.
 
-    def wait_for_training(
-        self, run: subprocess.Popen[str], trials: int = 1
-    ) -> dict[str, list[float]]:
-        """Wait until so many trials are in training and have checkpoints; return their epochs."""
+        However fast the machine is, they are not done before `resume` is called of them, or they
+        are killed. Those that are there too early are slowed down, however late others begin.
+        """
+        held, known = [], self.epochs()
+        for name, holder in Leases(self.out / "cache" / "claims" / "trials", "").holders().items():
+            if name in known:
+                with suppress(psutil.NoSuchProcess):
+                    worker = psutil.Process(holder.pid)
+                    worker.suspend()
+                    held.append(worker)
+        # Others wait for one that has the journal locked, and Dask for an answer of each.
+        if len(held) == trials and not any(has_locked(each.pid, self._journal()) for each in held):
+            return held
+        time.sleep(2 if held else 0)
+        for worker in held:
+            worker.resume()
+        return []
 
-        def under_way() -> bool:
-            assert run.poll() is None, self.end(run)[1]
-            return self.training() >= trials
+    def wait_and_hold(
+        self, trials: int, run: subprocess.Popen[str] | None = None
+    ) -> list[psutil.Process]:
+        """Wait until so many trials are in training, and hold their workers: see `hold`."""
+        held: list[psutil.Process] = []
 
-        wait_for(f"{trials} trainings under way", under_way)
-        return self.epochs()
+        def are_held() -> list[psutil.Process]:
+            assert run is None or run.poll() is None, run and self.end(run)[1]
+            held[:] = self.hold(trials)
+            return held
+
+        wait_for(f"{trials} trainings under way", are_held)
+        return held
 
     def check_study(self, trials: int, epochs: int) -> None:
         """See that each trial was trained to its end, and told once."""
@@ -227,6 +244,13 @@ class SiteUser:
             with suppress(psutil.Error):
                 left.kill()
         wait_for("an empty queue", lambda: not self.slurm.queue())
+
+
+def has_locked(pid: int, path: Path) -> bool:
+    """Tell whether a process keeps others out of a file, with flock."""
+    locks = (line.split()[1:6] for line in Path("/proc/locks").read_text().splitlines())
+    mine = (lock[4].split(":")[2] for lock in locks if lock[0] == "FLOCK" and lock[3] == str(pid))
+    return str(path.stat().st_ino) in mine
 
 
 def hidden(folder: Path, unless: str = "false") -> str:

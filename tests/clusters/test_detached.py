@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from private_slurm import wait_for
@@ -23,9 +24,11 @@ def test_detached_in_a_job(user: SiteUser) -> None:
     name = user.profile("mine")
     arguments = user.tuning(name, command="run", trials=2, epochs=4000, more=("--detach",))
     user.ampflow(*arguments)
-    wait_for("trainings under way", lambda: len(user.epochs()) == 2)
+    held = user.wait_and_hold(2)
     assert state_of(user) == "running"
     assert "driver of" in user.ampflow("jobs")
+    for worker in held:
+        worker.resume()
     user.ampflow("stop")
     assert state_of(user) == "stopped"
     user.check_nothing_left()
@@ -46,6 +49,11 @@ def test_the_end_of_the_drivers_time(user: SiteUser) -> None:
     soon = "export AMPFLOW_JOB_MARGIN=1 AMPFLOW_JOB_END=$(($(date +%s) + 15))"
     name = user.profile("mine", prologue=[f"{first} && {soon}"])
     user.ampflow(*user.tuning(name, command="run", epochs=4000, more=("--detach",)))
+    held = user.wait_and_hold(2)  # until the driver's time is over
+    begun = (user.cwd.parent / "first").stat().st_mtime
+    wait_for("the end of the driver's time", lambda: time.time() > begun + 15)
+    for worker in held:
+        worker.resume()
     wait_for("the run's end", lambda: user.codes() != [None], 600)
     assert user.codes() == [0], user.ampflow("status", "1")
     assert state_of(user) == "done"
@@ -59,8 +67,10 @@ def test_detached_on_this_machine(user: SiteUser) -> None:
     # Without a cluster a run goes on in the background.
     arguments = user.tuning("", command="run", trials=2, epochs=4000, more=("--detach",))
     user.ampflow(*arguments)
-    wait_for("trainings under way", lambda: len(user.epochs()) == 2)
+    held = user.wait_and_hold(2)
     assert state_of(user) == "running"
+    for worker in held:
+        worker.resume()
     user.ampflow("stop")
     assert state_of(user) == "stopped"
     user.check_nothing_left()

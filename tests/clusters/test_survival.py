@@ -24,7 +24,7 @@ def test_jobs_that_are_killed(user: SiteUser, dialect: str) -> None:
     # on. Their trials go on from their checkpoints: the same trials, each told once.
     name = user.profile("mine", dialect)
     run = user.start(*user.tuning(name, trials=2, epochs=LONG))
-    user.wait_for_training(run, trials=2)
+    user.wait_and_hold(2, run)
 
     # Meanwhile the user sees her jobs: which trial each trains, on which node, for how long.
     listed = user.ampflow("jobs")
@@ -56,9 +56,9 @@ def test_the_end_of_a_jobs_time(user: SiteUser, other_user: SiteUser) -> None:
     def all_had_their_turn() -> bool:
         for site, count in ((user, 2), (other_user, 1)):
             assert runs[site].poll() is None, site.end(runs[site])[1]
-            if site in before or site.training() < count:
+            if site in before or not (held := site.hold(count)):
                 continue
-            for worker in site.suspend_workers():
+            for worker in held:
                 if _job_end(worker):
                     knowing.append(worker)
                 else:
@@ -98,8 +98,10 @@ def test_a_driver_that_is_killed(user: SiteUser, when: str, dialect: str) -> Non
     name = user.profile("mine", dialect, directives=blocked)
     arguments = user.tuning(name, trials=2, epochs=LONG)
     run = user.start(*arguments)
-    before = user.wait_for_training(run, trials=2) if when == "training" else {}
+    if when == "training":
+        user.wait_and_hold(2, run)
     wait_for("jobs in the queue", lambda: len(user.slurm.queue()) == 2)
+    before = user.epochs()
     run.send_signal(signal.SIGKILL)
     run.wait()
     user.check_nothing_left()

@@ -45,6 +45,8 @@ class FakeTrainer:
         Learning rates above this diverge in the third epoch.
     seconds
         That an epoch is said to have taken.
+    waits
+        Number of the epoch before which each training waits for a file `go` beside the diary.
     """
 
     diary: Path
@@ -52,6 +54,11 @@ class FakeTrainer:
     every: int = 1
     diverges: float = math.inf
     seconds: float = 0.5
+    waits: int = 0
+
+    @property
+    def go(self) -> Path:
+        return self.diary.with_name("go")
 
     def train(
         self,
@@ -64,6 +71,8 @@ class FakeTrainer:
         history = self.done(checkpoint)
         for number in range(len(history) + 1, options.epochs + 1):
             time.sleep(self.delay)
+            while number == self.waits and not self.go.exists():
+                time.sleep(0.01)
             if options.lr > self.diverges and number == 3:
                 raise TrainingFailed("training diverged in epoch 3")
             history.append(FakeEpoch(number, 0.5, error(options, number), self.seconds))

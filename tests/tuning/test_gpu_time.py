@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import time
@@ -127,12 +128,13 @@ def test_stack_is_counted_once(make_spec: Any, tmp_path: Path) -> None:
 
 # A study on a GPU whose worker trains four trials at once has used no more than the worker took,
 # though that is less than all of them took.
-def test_stack(make_spec: Any, trainer: FakeTrainer) -> None:
+def test_stack(make_spec: Any, trainer: FakeTrainer, start: Start) -> None:
     spec = on_gpu(make_spec(trials=4, epochs=10, gpu_hours=1.0, stack=4))
-    slow = dataclasses.replace(trainer, delay=0.05)
-    summary = run_worker(spec, "w", objective=slow)
-    assert summary.complete == 4
-    assert 0.5 <= used(spec) <= summary.seconds
-    epochs = trainer.epochs()
-    last_begun = max(place for place, (_, number) in enumerate(epochs) if number == 1)
-    assert last_begun < epochs.index(next(epoch for epoch in epochs if epoch[1] == 10))
+    prepare_study(spec)
+    process = start(spec, "w", dataclasses.replace(trainer, delay=0.05, waits=2))
+    wait_for_epochs(trainer, 4)  # all are at it at once
+    trainer.go.touch()
+    process.join()
+    summary = json.loads(trainer.diary.with_name("w").read_text())
+    assert summary["complete"] == 4
+    assert 0.5 <= used(spec) <= summary["seconds"]

@@ -59,7 +59,7 @@ def test_budget_holds(make_spec: Any, trainer: FakeTrainer, start: Start, storag
 def test_killed_worker(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str) -> None:
     spec = make_spec(trials=3, epochs=12, storage=storage)
     prepare_study(spec)
-    slow = dataclasses.replace(trainer, delay=0.05, every=3)
+    slow = dataclasses.replace(trainer, delay=0.05, every=3, waits=9)
     process = start(spec, "first", slow)
     wait_for_epochs(trainer, 8)
     os.kill(process.pid or 0, signal.SIGKILL)
@@ -81,11 +81,12 @@ def test_killed_worker(make_spec: Any, trainer: FakeTrainer, start: Start, stora
 def test_late_worker(make_spec: Any, trainer: FakeTrainer, start: Start, storage: str) -> None:
     spec = make_spec(trials=1, epochs=40, storage=storage)
     prepare_study(spec)
-    process = start(spec, "late", dataclasses.replace(trainer, delay=0.05))
+    process = start(spec, "late", dataclasses.replace(trainer, delay=0.05, waits=6))
     wait_for_epochs(trainer, 5)
     os.kill(process.pid or 0, signal.SIGSTOP)
     summary = run_worker(spec, "other", objective=trainer, wait=True, grace=1.0)
     assert summary.complete == 1
+    trainer.go.touch()
     os.kill(process.pid or 0, signal.SIGCONT)
     process.join()
     late = json.loads(trainer.diary.with_name("late").read_text())
@@ -118,9 +119,10 @@ def test_worker_stopped_in_a_transaction(
 def test_trial_of_a_live_worker(make_spec: Any, trainer: FakeTrainer, start: Start) -> None:
     spec = make_spec(trials=1, epochs=20)
     prepare_study(spec)
-    process = start(spec, "first", dataclasses.replace(trainer, delay=0.05))
+    process = start(spec, "first", dataclasses.replace(trainer, waits=3))
     wait_for_epochs(trainer, 2)
     assert run_worker(spec, "second", objective=trainer).complete == 0
+    trainer.go.touch()
     process.join()
     assert len(trainer.epochs()) == 20
 

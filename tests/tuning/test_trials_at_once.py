@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import threading
@@ -33,14 +34,17 @@ def results(spec: StudySpec) -> list[tuple[Any, ...]]:
 
 
 # Trials go on at once, as many as asked for; the budget holds and each is told once.
-def test_at_once(make_spec: Any, trainer: FakeTrainer) -> None:
+def test_at_once(make_spec: Any, trainer: FakeTrainer, start: Start) -> None:
     spec = make_spec(trials=7, epochs=8, stack=3)
-    slow = dataclasses.replace(trainer, delay=0.05)
-    summary = run_worker(spec, "w", objective=slow)
-    assert (summary.complete, summary.ended) == (7, "done")
+    prepare_study(spec)
+    process = start(spec, "w", dataclasses.replace(trainer, waits=2))
+    wait_for_epochs(trainer, 3)
+    assert [number for _, number in trainer.epochs()] == [1, 1, 1]
+    trainer.go.touch()
+    process.join()
+    summary = json.loads(trainer.diary.with_name("w").read_text())
+    assert (summary["complete"], summary["ended"]) == (7, "done")
     assert sorted(times_told(spec).items()) == [(n, 1) for n in range(7)]
-    first = {name for name, _ in trainer.epochs()[:12]}
-    assert len(first) == 3
     assert list((spec.cache / "claims" / spec.name).iterdir()) == []
 
 
@@ -49,7 +53,8 @@ def test_at_once(make_spec: Any, trainer: FakeTrainer) -> None:
 def test_killed(make_spec: Any, trainer: FakeTrainer, start: Start) -> None:
     spec = make_spec(trials=5, epochs=20, stack=3)
     prepare_study(spec)
-    process = start(spec, "first", dataclasses.replace(trainer, delay=0.05, every=2))
+    slow = dataclasses.replace(trainer, delay=0.05, every=2, waits=6)
+    process = start(spec, "first", slow)
     wait_for_epochs(trainer, 15)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
