@@ -37,6 +37,7 @@ def start_child(
     return subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
         stdin=subprocess.PIPE,
+        bufsize=0,  # nothing that a child which died did not read is in the way of closing
         stdout=None if debugging else subprocess.DEVNULL,
         stderr=None if debugging else subprocess.DEVNULL,
         env=os.environ | dict(environment or {}),
@@ -53,31 +54,38 @@ def release_child(child: subprocess.Popen[bytes]) -> None:
 
 
 def stop_child(child: subprocess.Popen[bytes]) -> None:
-    """Terminate a child and wait for its end; kill it if it does not come to one."""
-    child.terminate()
+    """End a child as its parent's end does, and wait; kill it if it does not come to an end."""
+    assert child.stdin is not None
+    child.stdin.close()
     try:
         child.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-    assert child.stdin is not None
-    child.stdin.close()
 
 
-def end_with_parent() -> threading.Event:
-    """Let this process, a child, be terminated when its parent has ended.
+def end_with_parent(ending: signal.Signals = signal.SIGTERM) -> threading.Event:
+    """Let this process, a child, be terminated when its parent has ended or calls `stop_child`.
+
+    Parameters
+    ----------
+    ending
+        The signal that ends it then. With another one than SIGTERM it is deaf to that: the end of
+        a batch job is told to all its processes at once, and the parent needs this one to the end.
 
     Returns
     -------
     threading.Event
         Set when the parent calls `release_child`.
     """
+    if ending != signal.SIGTERM:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     released = threading.Event()
-    threading.Thread(target=_watch, args=(released,), daemon=True).start()
+    threading.Thread(target=_watch, args=(released, ending), daemon=True).start()
     return released
 
 
-def _watch(released: threading.Event) -> None:
+def _watch(released: threading.Event, ending: signal.Signals) -> None:
     while os.read(sys.stdin.fileno(), 1):
         released.set()
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), ending)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 
 from ampflow.children import end_with_parent
@@ -19,7 +20,7 @@ def main() -> None:
     """Serve until terminated."""
     host, port = sys.argv[1], int(sys.argv[2])
     if "--alone" not in sys.argv:
-        end_with_parent()
+        end_with_parent(signal.SIGINT)  # what a run tells it at a batch job's end is to be kept
     os.environ["PREFECT__SERVER_FINAL"] = "1"
     gc.disable()  # imports leave nothing to collect, now or at each later collection
     import uvicorn

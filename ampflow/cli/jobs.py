@@ -63,10 +63,13 @@ def cancel(
     ids: Annotated[
         list[str] | None, typer.Argument(help="Numbers of jobs.", show_default=False)
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of ampflow's.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All of ampflow's, drivers of detached runs too.")
+    ] = False,
 ) -> None:
     """Cancel jobs. A run that still goes on replaces its jobs: to end it, `ampflow stop`."""
     from ampflow.clusters.queue import cancel_jobs, queued_jobs
+    from ampflow.runs import list_runs
 
     known = [job.id for job in queued_jobs()]
     if not ids and not everything:
@@ -76,6 +79,7 @@ def cancel(
         raise OptionError(
             f"{', '.join(wrong)}: not among your jobs of ampflow", "ampflow jobs lists them"
         )
-    chosen = known if everything else ids or []
+    drivers = {run.job for run in list_runs()}  # first, as they submit others
+    chosen = sorted(known if everything else ids or [], key=lambda job: job not in drivers)
     cancel_jobs(chosen)
     typer.echo(f"Cancelled {', '.join(chosen) or 'nothing'}.")

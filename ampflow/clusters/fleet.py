@@ -163,7 +163,8 @@ class Fleet:
         while (left := queued_jobs(self.name)) and time.monotonic() < until:
             cancel_jobs(job.id for job in left if job.state != "ending")
             time.sleep(_LOOK / 4)
-        release_child(self._reaper)
+        with suppress(BrokenPipeError):  # it was killed
+            release_child(self._reaper)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _keep(self) -> None:

@@ -1,13 +1,15 @@
 """Clears the queue after a driver that was killed: `python -m ampflow.clusters.reaper NAME`.
 
 A child of the driver, which knows by its standard input that the driver has ended. What is
-still in the queue then under the fleet's name is cancelled.
+still in the queue then under the fleet's name is cancelled. The end of a batch job is told to all
+its processes at once by SIGTERM: the driver then ends in order, and this one after it.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -75,6 +77,7 @@ def _number(job: str) -> str:
 
 def main() -> None:
     """Wait for the driver's end; then see that nothing of the fleet is left."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     name, folder = sys.argv[1], Path(sys.argv[2])
     graceful = False
     while said := os.read(sys.stdin.fileno(), 1):

@@ -42,6 +42,21 @@ def test_detached_in_a_job(user: SiteUser) -> None:
     user.check_nothing_left()
 
 
+def test_a_driver_that_is_cancelled(serverless_user: SiteUser) -> None:
+    # The scheduler tells the driver, and all beside it: Prefect's server, and what would clear up
+    # after it. It ends like one that is asked to.
+    user = serverless_user
+    name = user.profile("mine")
+    user.ampflow(*user.tuning(name, command="run", epochs=400_000, more=("--detach",)))
+    for worker in user.wait_and_hold(2):
+        worker.resume()
+    user.ampflow("jobs", "cancel", "--all")
+    wait_for("the driver's end", lambda: user.codes() != [None], 100)
+    assert state_of(user) == "stopped"
+    assert "goes on from here" in user.ampflow("status", "1")
+    user.check_nothing_left()
+
+
 def test_the_end_of_the_drivers_time(user: SiteUser) -> None:
     # The driver's job ends while there is work: it submits itself again, and the run goes on to
     # its end under the same name.
