@@ -49,6 +49,7 @@ class Bars(Protocol):
 
 
 _SHOWN = 10  # structures left out that are listed
+_WHOLE = 1e6  # smaller ones are not shortened
 
 
 @contextmanager
@@ -208,8 +209,8 @@ def show_trial_table(trials: pd.DataFrame, searched: Iterable[str], most: int) -
     names = ["number", "state", "value", *sorted(searched), "epochs"]
     titles = {"number": "trial", "value": "MAE (eV)"}
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
-    for name in names:  # words, so that a long title wraps
-        table.add_column(titles.get(name, _words(name)), no_wrap=False)
+    for name in names:  # a word a line; and rather two lines than a figure that is cut
+        table.add_column("\n".join(titles.get(name, _words(name)).split()), overflow="fold")
     for row in trials.sort_values("value").head(most).to_dict("records"):
         row["value"] = "" if row["value"] != row["value"] else f"{row['value']:.4g}"
         table.add_row(*(_short(row[name]) for name in names))
@@ -225,4 +226,6 @@ def _words(name: str) -> str:
 def _short(value: object) -> str:
     if value is None or value != value:
         return ""
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < _WHOLE else f"{value:.2g}"
+    return str(value)
