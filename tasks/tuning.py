@@ -157,7 +157,8 @@ def _follow(
         last = over.is_set()
         try:
             summary = study_summary(spec, study)
-            progress(summary.finished, total, ", ".join(filter(None, [_note(summary), note()])))
+            notes = [_note(summary), "" if last else note()]
+            progress(summary.finished, total, ", ".join(filter(None, notes)))
         except Exception as error:  # it only watches: the next look may succeed
             _log.warning("could not look at the study: %s", error)
         if last:

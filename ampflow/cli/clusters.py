@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -105,6 +107,9 @@ def check(
     if found.scheduler == "local":
         raise OptionError(f"{name}: workers are processes of this machine, nothing to check")
     quiet_prefect()
+    if not os.environ.get("AMPFLOW_DEBUG"):  # what went wrong is said below, without tracebacks
+        for logger in ("ampflow", "distributed", "tornado.application"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
     console, failed = Console(), []
     with console.status("Starting") as status:
 

@@ -207,9 +207,11 @@ class Fleet:
         """Say how a job ended that died at its start, in words that follow it."""
         job = self._cluster.workers.get(name)
         number = getattr(job, "job_id", None)
-        log = read_log(self._folder, number) if number else ""
-        if not log:
+        log = read_log(self._folder, number) if number else None
+        if log is None:
             return f"left no log: does its node see {self._folder.parent}?"
+        if not log:
+            return "wrote nothing: does the profile's prologue end it?"
         if _UNSEEN.search(log):
             return f"does not see {self._folder.parent}: another folder is there, or none"
         return f"wrote at its end:\n{log}"

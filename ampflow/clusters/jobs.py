@@ -242,9 +242,12 @@ def stop_file(folder: Path) -> Path:
     return folder / "stop"
 
 
-def read_log(folder: Path, job: str, lines: int = 15) -> str:
-    """Return the end of a job's log; empty where it left none."""
-    found = [path for path in folder.glob("*") if job in _numbers(path.name)]
+def read_log(folder: Path, job: str, lines: int = 15) -> str | None:
+    """Return the end of a job's log; None where it left none."""
+    fleet = folder.name  # which has digits as well, and files begin with it
+    found = [path for path in folder.glob("*") if job in _numbers(path.name.removeprefix(fleet))]
+    if not found:
+        return None
     text = ""
     for path in sorted(found):
         with suppress(OSError):

@@ -183,7 +183,8 @@ def _reaches(prefect: str) -> Finding:
 
 
 def _has_gpus(wanted: int) -> Finding:
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible and f"number {visible}"
     if shutil.which("nvidia-smi"):
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -77,7 +77,9 @@ class Profile(BaseModel):
         0, "Workers in a job, each training one trial at a time; 0: one a core.", ge=0
     )
     interface: str = _field(
-        "", "Network interface between nodes, as `ip addr` names it (ib0, eth0); empty: any."
+        "",
+        "Network interface between nodes, as `ip addr` names it (ib0, eth0); empty: the one "
+        "that leads out of the machine.",
     )
     scratch: str = _field(
         "", "Fast folder on each node, for temporary files; $TMPDIR and the like are replaced."

@@ -72,9 +72,9 @@ def explain_storage_errors(where: str) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         # Only the driver's own words: SQLAlchemy's hold the statement and its parameters.
         said = _cause(error)
-        raise StorageError(
-            f"{where}: {said}", "check that the database runs", fleeting=True
-        ) from None
+        refused = any(word in said.lower() for word in ("password", "access denied"))
+        hint = "is AMPFLOW_STORAGE_PASSWORD right?" if refused else "check that the database runs"
+        raise StorageError(f"{where}: {said}", hint, fleeting=True) from None
     except OSError as error:
         raise explain_os_error(error, Path(error.filename or where)) from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ampflow.clusters.jobs import driver_script, job_script
+from ampflow.clusters.jobs import driver_script, job_script, read_log
 from ampflow.clusters.profile import Profile
 
 PYTHON = sys.executable
@@ -184,3 +184,12 @@ def test_no_secret_is_in_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "ampflow:hunter2")
     for profile in PROFILES.values():
         assert "hunter2" not in job_script(profile, "ampflow-1a2b3c", FOLDER)
+
+
+def test_a_job_that_wrote_nothing_left_a_log(tmp_path: Path) -> None:
+    # One whose node sees another folder left none.
+    folder = tmp_path / "ampflow-0a1b2c"
+    folder.mkdir()
+    (folder / "ampflow-0a1b2c-17.err").touch()
+    assert read_log(folder, "17") == ""
+    assert read_log(folder, "1") is None

@@ -77,8 +77,9 @@ def test_password_is_nowhere(
     make_spec: Any, tmp_path: Path, guarded: str, way: str,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: Any,
 ) -> None:  # fmt: skip
-    with pytest.raises(StorageError, match="Access denied"):
+    with pytest.raises(StorageError, match="Access denied") as error:
         open_storage(guarded, Path())
+    assert "AMPFLOW_STORAGE_PASSWORD" in str(error.value.hint)
     if way == "environment":
         monkeypatch.setenv("AMPFLOW_STORAGE_PASSWORD", SECRET)
     else:
