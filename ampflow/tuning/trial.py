@@ -244,7 +244,7 @@ class TrialRun:
         for epoch in done:
             self._note(epoch)
         if done:
-            self._before_epoch(len(done) + 1)
+            self._before_epoch(len(done) + 1, resumes=True)
         try:
             outcome = objective.train(
                 self._options, self._spec.seed, checkpoint=checkpoint, on_epoch=self._on_epoch
@@ -260,12 +260,14 @@ class TrialRun:
         self._note(epoch)
         self._before_epoch(epoch.number + 1)
 
-    def _before_epoch(self, number: int) -> None:
+    def _before_epoch(self, number: int, resumes: bool = False) -> None:
         """Stop if there is no time for an epoch, which may take as long as any before it."""
         if number <= self._options.epochs:
             # One that a batch job's end cuts off is lost: expect the next to be a long one.
             longest = max(self._seconds.values())
             why = self._limits.before_epoch(longest)
+            if why == "job over" and resumes:
+                why = None  # one epoch is tried: no other job may have more time
             if why is None and self._meter is not None and not self._meter.allows(longest):
                 why = "gpu hours"
             if why is not None:

@@ -305,6 +305,19 @@ def test_job_over(make_spec: Any, trainer: FakeTrainer, storage: str) -> None:
     assert len(trainer.epochs()) == len(set(trainer.epochs())) == 80
 
 
+# A trial whose epochs take longer than a job lasts comes to its end nevertheless, an epoch a job;
+# but a run with no time for one leaves it.
+@pytest.mark.usefixtures("a_second_an_epoch")
+def test_jobs_shorter_than_an_epoch(make_spec: Any, trainer: FakeTrainer) -> None:
+    spec, slow = make_spec(trials=1, epochs=3), dataclasses.replace(trainer, seconds=50)
+    for done in (1, 2):
+        summary = run_worker(spec, "w", objective=slow, job_end=1020, margin=2)
+        assert (len(trainer.epochs()), summary.ended) == (done, "job over")
+        assert run_worker(spec, "w", objective=slow, deadline=1020).ended == "deadline"
+        assert len(trainer.epochs()) == done
+    assert run_worker(spec, "w", objective=slow, job_end=1020, margin=2).complete == 1
+
+
 # The time of a run is its own: what is not finished by then is left, with all its epochs.
 @pytest.mark.usefixtures("a_second_an_epoch")
 def test_deadline_leaves_the_trial(make_spec: Any, trainer: FakeTrainer) -> None:
