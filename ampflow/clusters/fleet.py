@@ -30,7 +30,7 @@ __all__ = ["Fleet", "FleetError"]
 _LOOK = 1.0  # seconds between two looks at the queue
 _YOUNG = 5.0  # seconds in which a job just submitted may not be in the queue's listing yet
 _BACK_OFF = 5.0  # seconds after jobs died at their start; twice as long each time
-_ROUNDS = 3  # of jobs that died at their start, one after the other, before giving up
+_ROUNDS = 3  # of jobs that died at their start, or of errors, in a row before giving up
 
 _STOPPING = 15.0  # seconds for workers to write checkpoints
 _ENDING = 60.0  # seconds for cancelled jobs to leave the queue
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class FleetError(AmpflowError):
-    """Jobs cannot be submitted, or die at their start."""
+    """Jobs cannot be submitted or looked after, or die at their start."""
 
 
 class Fleet:
@@ -117,7 +117,7 @@ class Fleet:
         Raises
         ------
         FleetError
-            If they cannot be submitted, or all die at their start.
+            If they cannot be submitted or looked after, or all die at their start.
         """
         if self._problem is not None:
             raise self._problem
@@ -168,6 +168,7 @@ class Fleet:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _keep(self) -> None:
+        troubles = 0  # one after the other
         while not self._over.wait(_LOOK) and self._problem is None:
             try:
                 self._queue = {job.id: job for job in queued_jobs(self.name)}
@@ -176,9 +177,16 @@ class Fleet:
                 continue
             try:
                 self._cluster.sync(self._mend)
+                troubles = 0
             except Exception as error:
-                _log.exception("the fleet of %s could not be looked after", self.name)
-                self._failed(f"could not be looked after: {type(error).__name__}: {error}")
+                _log.exception("the jobs of %s could not be looked after", self.name)
+                troubles += 1
+                if troubles >= _ROUNDS:
+                    self._problem = FleetError(
+                        f"the jobs of {self.name} could not be looked after: "
+                        f"{type(error).__name__}: {error}",
+                        "run it again to go on; with --debug it says where that happened",
+                    )
 
     async def _mend(self) -> None:
         """Forget the jobs that ended, and submit what is missing."""

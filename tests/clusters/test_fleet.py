@@ -9,7 +9,7 @@ import dask
 import pytest
 from private_slurm import Slurm, wait_for
 
-from ampflow.clusters.fleet import Fleet
+from ampflow.clusters.fleet import Fleet, FleetError
 from ampflow.clusters.profile import Profile
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -64,3 +64,14 @@ def test_workers_that_go(one_job: Fleet, slurm: Slurm, monkeypatch: pytest.Monke
     states = [job["JobState"] for job in slurm.jobs() if int(job["JobId"]) >= int(first)]
     assert states == ["FAILED", "CANCELLED", "RUNNING"]
     assert len(known) == 3
+
+
+def test_an_error_of_ours(one_job: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It is not called one of the jobs.
+    async def fail() -> None:
+        raise ZeroDivisionError("nothing there")
+
+    monkeypatch.setattr(one_job, "_mend", fail)
+    one_job._keeper.join(60)
+    with pytest.raises(FleetError, match="looked after: ZeroDivisionError: nothing there"):
+        one_job.check()
