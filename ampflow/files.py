@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -45,17 +46,26 @@ def explain_os_error(error: OSError, path: Path, hint: str = "check the path") -
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, folder: bool = False) -> Iterator[Path]:
     """Yield a path to write to; rename it to `path` on success, remove it on failure.
 
-    The temporary file or folder lies beside `path`, so that the rename is atomic. Where
-    `path` is a folder that exists already, it is replaced.
+    The temporary file or folder lies beside `path`, so that the rename is atomic. What is at
+    `path` is replaced; but never a folder by a file, nor one with anything else in it than the
+    new folder has (or has under another number).
+
+    Parameters
+    ----------
+    folder
+        Whether a folder is written.
 
     Raises
     ------
     StorageError
-        If the folder cannot be written, or the disk is full.
+        If something would be lost, the folder cannot be written, or the disk is full.
     """
+    if path.exists() and path.is_dir() != folder:
+        kind = "file" if folder else "folder"
+        raise StorageError(f"{path}: there is a {kind} of this name", "choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
@@ -73,10 +83,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _put(part: Path, path: Path, scratch: Path) -> None:
-    """Rename `part` to `path`, moving a folder that is there aside, whoever put it there."""
+    """Rename `part` to `path`, moving a folder of the same kind that is there aside."""
     for attempt in range(10):
         with contextlib.suppress(FileNotFoundError):
-            if path.is_dir():
+            if part.is_dir() and path.is_dir():
+                _keep_strangers(part, path)
                 path.rename(scratch / f"replaced{attempt}")
         try:
             part.replace(path)
@@ -86,6 +97,17 @@ def _put(part: Path, path: Path, scratch: Path) -> None:
         else:
             return
     raise OSError(errno.EBUSY, "others keep writing it")
+
+
+def _keep_strangers(new: Path, old: Path) -> None:
+    """Refuse to replace a folder that has what the new one lacks; numbers in names may differ."""
+    known = {re.sub(r"\d+", "0", found.name) for found in new.iterdir()}
+    names = sorted(found.name for found in old.iterdir() if not found.name.startswith(".nfs"))
+    if strangers := [name for name in names if re.sub(r"\d+", "0", name) not in known]:
+        raise StorageError(
+            f"{old}: not replaced, as {', '.join(strangers[:3])} would be lost",
+            "move that away, or choose another folder",
+        )
 
 
 def _sweep(path: Path) -> None:

@@ -77,7 +77,7 @@ def write_outcome(
     from ampflow.reports.results import Skipped, make_results
 
     layout = Layout.of(experiment)
-    with atomic_path(layout.model) as part:
+    with atomic_path(layout.model, folder=True) as part:
         shutil.copytree(winner.model, part)
     predictions = winner.predictions()
     results = make_results(

@@ -81,8 +81,8 @@ class FingerprintStore:
         At first use, if a file is missing, damaged, or of another version.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path.resolve()
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).resolve()
 
     def __reduce__(self) -> tuple[type[FingerprintStore], tuple[Path]]:
         return FingerprintStore, (self.path,)

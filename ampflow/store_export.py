@@ -58,11 +58,13 @@ def export(
     Raises
     ------
     OptionError
-        If the format is unknown, or its library is not installed.
+        If the format is unknown, its library is not installed, or the file is the store's own.
     StorageError
         If the store is damaged, or the file cannot be written.
     """
     write = FORMATS[format_of(path, format)]
+    if path.resolve() in {store.path, *(part.path for both in store.parts for part in both)}:
+        raise OptionError(f"{path}: this is the store itself", "ampflow store export NEW [STORE]")
     with atomic_path(path) as part:
         write(store, part, progress)
 

@@ -118,7 +118,7 @@ def train_winner(
         },
     )
     predictions = _predict(store, splits, potential, options)
-    with atomic_path(folder) as scratch:
+    with atomic_path(folder, folder=True) as scratch:
         scratch.mkdir()
         potential.save(scratch / "model")
         predictions.to_csv(scratch / "predictions.csv", index=False)

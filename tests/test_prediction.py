@@ -115,6 +115,16 @@ def test_predict_writes_structures(model: Path, structures: Path, tmp_path: Path
             assert set(noted.calc.results) - {"energy"} == ({"forces"} if options else set())
 
 
+# What is predicted is not written over.
+def test_input_is_kept(model: Path, structures: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given.extxyz"
+    ase.io.write(given, ase.io.read(structures, ":"))
+    before = given.read_bytes()
+    with pytest.raises(OptionError, match="one of the files to predict"):
+        _run("predict", model, given, "--out", given)
+    assert given.read_bytes() == before
+
+
 # Where the cell has a volume, the stress comes with the forces: the derivative of the energy by a
 # strain over the volume, the calculator's to the digits that a file has.
 def test_stress_is_predicted(model: Path, crystal: Path, tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def predict(
     elif forces:
         raise OptionError("--forces needs a file for them", "--out predictions.extxyz")
     potential, paths = load_any(model), expand_files(files)
+    if out is not None and out.resolve() in {path.resolve() for path in paths}:
+        raise OptionError(f"{out}: one of the files to predict", "--out with another name")
     with step_bars() as bars:
         found = prediction.predict(potential, paths, forces=forces, progress=bars("Predict"))
         if out is not None:

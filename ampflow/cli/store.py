@@ -65,7 +65,7 @@ def info(store: StoreArgument = "", cache: CacheOption = _CACHE) -> None:
 
 @app.command()
 def verify(store: StoreArgument = "", cache: CacheOption = _CACHE) -> None:
-    """Check every byte of a store. Ends with code 1 if one is not as it was written."""
+    """Check every record of a store. Ends with code 1 if one is not as it was written."""
     from ampflow.cli.display import step_bars
     from ampflow.progress import watch
     from ampflow.store_check import verify as find_damage
@@ -78,7 +78,7 @@ def verify(store: StoreArgument = "", cache: CacheOption = _CACHE) -> None:
     if damage:
         typer.secho("  Try: delete these files and run again: they alone are remade.", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{found.path}: every byte of {len(found):,} structures is as it was written.")
+    typer.echo(f"{found.path}: every record of {len(found):,} structures is as it was written.")
 
 
 @app.command()
@@ -122,7 +122,12 @@ def export(
 def _find(name: str, cache: Path) -> FingerprintStore:
     from ampflow.store import FingerprintStore
 
-    if name and Path(name).is_file():
+    if "/" in name or name.endswith(".lmdb"):
+        if not name.endswith(".lmdb") or not Path(name).is_file():
+            raise OptionError(
+                f"{name}: {'no store' if Path(name).exists() else 'no such file'}",
+                "stores are OUT/cache/stores/NAME.lmdb; --cache OUT/cache NAME finds them, too",
+            )
         return FingerprintStore(Path(name))
     found = sorted((cache / "stores").glob(f"{name}*.lmdb"))
     if len(found) == 1:

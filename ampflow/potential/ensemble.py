@@ -13,9 +13,10 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ampflow.dataset import Structures
+from ampflow.digests import file_digest
 from ampflow.errors import DataError, StorageError
 from ampflow.files import atomic_path, read_json, write_json
-from ampflow.potential.model import Evaluation, Potential
+from ampflow.potential.model import MODEL, Evaluation, Potential
 
 if TYPE_CHECKING:
     from ampflow.fingerprints import GMP
@@ -90,15 +91,17 @@ class Ensemble:
         StorageError
             If the folder cannot be written.
         """
-        with atomic_path(folder) as part:
+        with atomic_path(folder, folder=True) as part:
             part.mkdir()
-            for number, member in enumerate(self.members):
-                member.save(part / f"member{number}")
+            names = [f"member{number}" for number in range(len(self.members))]
+            for name, member in zip(names, self.members, strict=True):
+                member.save(part / name)
             write_json(
                 part / _DESCRIPTION,
                 {
                     "schema_version": SCHEMA_VERSION,
                     "members": len(self.members),
+                    "digests": [file_digest(part / name / MODEL) for name in names],
                     "level": self.level,
                     "factor": self.factor,
                     "floor": self.floor,
@@ -119,6 +122,12 @@ class Ensemble:
             if said["schema_version"] > SCHEMA_VERSION:
                 raise StorageError(f"{folder}: written by a newer ampflow", "upgrade ampflow")
             members = [Potential.load(folder / f"member{n}") for n in range(said["members"])]
+            for number, expected in enumerate(said.get("digests", [])):  # older ones have none
+                if file_digest(folder / f"member{number}" / MODEL) != expected:
+                    raise StorageError(
+                        f"{folder}: the ensemble is damaged: member{number} is another potential",
+                        "copy it again, or make it again",
+                    )
             return cls(members, said["level"], said["factor"], said["floor"])
         except (KeyError, TypeError) as error:
             raise StorageError(f"{folder}: the ensemble is damaged: {error}") from error

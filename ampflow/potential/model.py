@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -18,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ampflow.dataset import Dataset
-from ampflow.digests import file_digest
+from ampflow.digests import digest, file_digest
 from ampflow.errors import StorageError
 from ampflow.experiment import Training
 from ampflow.files import atomic_path, read_json, write_json
@@ -30,7 +31,7 @@ from ampflow.potential.scaling import Scaler
 if TYPE_CHECKING:
     from ampflow.fingerprints import GMP
 
-__all__ = ["Evaluation", "Potential"]
+__all__ = ["MODEL", "Evaluation", "Potential"]
 
 SCHEMA_VERSION = 2
 # What turns the description of a version into that of the next. A folder of every version is kept
@@ -38,7 +39,7 @@ SCHEMA_VERSION = 2
 _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda old: {**old, "network": {**old["network"], "elements": []}},  # one for all
 }
-_MODEL, _WEIGHTS = "model.json", "weights.safetensors"
+MODEL, _WEIGHTS = "model.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ class Potential:
             "elements": fit.references.elements,
             "reference_energies": fit.references.energies,
         }
-        with atomic_path(folder) as part:
+        with atomic_path(folder, folder=True) as part:
             part.mkdir()
             save_file(tensors, part / _WEIGHTS)
             description = {
@@ -185,7 +186,8 @@ class Potential:
                 "provenance": self.provenance,
                 "weights_digest": file_digest(part / _WEIGHTS),
             }
-            write_json(part / _MODEL, description)
+            kept = json.loads(json.dumps(description))  # as it is read again
+            write_json(part / MODEL, kept | {"digest": digest(kept)})
 
     @classmethod
     def load(cls, folder: Path) -> Potential:
@@ -220,17 +222,21 @@ class Potential:
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
-    if not (folder / _MODEL).is_file():
+    if not (folder / MODEL).is_file():
+        if (folder / "ensemble.json").is_file():
+            raise StorageError(
+                f"{folder}: an ensemble, and one potential is needed", f"{folder / 'member0'}"
+            )
+        why = f"{MODEL} is missing" if folder.is_dir() else "no such folder"
         raise StorageError(
-            f"{folder}: no potential here ({_MODEL} is missing)",
-            "give the folder that a training wrote",
+            f"{folder}: no potential here ({why})", "give the folder that a training wrote"
         )
     try:
-        description = read_json(folder / _MODEL)
+        description = read_json(folder / MODEL)
     except StorageError as error:
         raise _damaged(folder, error.what) from error
     if not isinstance(description, dict) or not isinstance(description.get("schema_version"), int):
-        raise _damaged(folder, f"{_MODEL} has no schema_version")
+        raise _damaged(folder, f"{MODEL} has no schema_version")
     version = description["schema_version"]
     if version > SCHEMA_VERSION:
         raise StorageError(
@@ -238,6 +244,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
             f"{SCHEMA_VERSION})",
             "upgrade ampflow",
         )
+    said = description.pop("digest", None)  # older ones have none
+    if said is not None and said != digest(description):
+        raise _damaged(folder, f"{MODEL} is not the file that was saved")
     upgraded: dict[str, Any] = description
     for older in range(version, SCHEMA_VERSION):
         upgraded = _UPGRADES[older](upgraded)

@@ -48,6 +48,13 @@ def test_info_and_columns(cache: Path) -> None:
         ["f1", "0", "6", "3", "2"]
     ]
     assert run("info", "zz", "--cache", cache).returncode == 1
+    structures = cache / "water.traj"
+    structures.touch()
+    for name, why in ((structures, "no store"), (cache / "absent.lmdb", "no such file")):
+        done = run("info", name)
+        assert done.returncode == 1
+        assert f"{name}: {why}" in " ".join(done.stderr.split())
+        assert "delete" not in done.stderr
 
 
 def test_verify_has_an_exit_code(cache: Path) -> None:
@@ -68,3 +75,15 @@ def test_export(cache: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(np.load(tmp_path / "out.npz")["energies"]) == 7
     assert run("export", tmp_path / "out.csv", "--cache", cache).returncode == 1
+
+
+def test_export_writes_over_nothing_else(cache: Path, tmp_path: Path) -> None:
+    # Not over the store, named first by mistake, nor over a folder.
+    store = FingerprintStore(str(cache / "stores" / "abc.lmdb"))
+    done = run("export", store.path, "--format", "npz", "--cache", cache)
+    assert done.returncode == 1
+    assert "this is the store itself" in done.stderr
+    (tmp_path / "mine.npz").mkdir()
+    assert run("export", tmp_path / "mine.npz", "--cache", cache).returncode == 1
+    assert (tmp_path / "mine.npz").is_dir()
+    assert len(store.load(np.arange(7))) == 7

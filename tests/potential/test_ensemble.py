@@ -92,6 +92,12 @@ def test_unusable_folder(untrained: Ensemble, tmp_path: Path) -> None:
     folder = tmp_path / "ensemble"
     untrained.save(folder)
     said = json.loads((folder / "ensemble.json").read_text())
+    untrained.members[0].save(folder / "member1")
+    with pytest.raises(StorageError, match="damaged: member1 is another potential"):
+        ampflow.load(folder)
+    with pytest.raises(StorageError, match="an ensemble, and one potential is needed"):
+        Potential.load(folder)
+    untrained.save(folder)
     (folder / "ensemble.json").write_text(json.dumps({**said, "schema_version": 9}))
     with pytest.raises(StorageError, match="newer ampflow"):
         ampflow.load(folder)

@@ -114,9 +114,10 @@ def _edit(folder: Path, **changes: object) -> None:
         (lambda f: (f / "model.json").write_text("{"), "damaged.*not valid JSON"),
         (lambda f: (f / "model.json").write_text("[]"), "no schema_version"),
         (lambda f: _edit(f, schema_version=99), "newer ampflow"),
-        (lambda f: _edit(f, network=None), "'network' is missing"),
-        (lambda f: _edit(f, network={"features": 5}), "damaged"),
-        (lambda f: _edit(f, training={"num_layers": 0}), "damaged"),
+        (lambda f: _edit(f, digest=None, network=None), "'network' is missing"),
+        (lambda f: _edit(f, digest=None, network={"features": 5}), "damaged"),
+        (lambda f: _edit(f, digest=None, training={"num_layers": 0}), "damaged"),
+        (lambda f: _edit(f, energy_scale=9.0), "model.json is not the file that was saved"),
         (lambda f: (f / "weights.safetensors").write_bytes(b"x" * 99), "not the file that was"),
     ],
 )

@@ -64,7 +64,7 @@ def export(potential: Potential, images: Sequence[Image], folder: Path) -> None:
     bare, fit = potential.dataset([image.atoms for image in images]), potential.fit
     dataset = replace(bare, energies=np.array([image.energy for image in images]))
     targets = dataset.energies - fit.references.of(dataset)
-    with atomic_path(folder) as part:
+    with atomic_path(folder, folder=True) as part:
         (part / "densities").mkdir(parents=True)
         for symbol, rows in potential.descriptor["densities"].items():
             lines = "".join(f"{amplitude!r} {exponent!r}\n" for amplitude, exponent in rows)
