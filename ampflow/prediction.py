@@ -160,6 +160,8 @@ def check_output(path: Path, forces: bool) -> None:
 def write(predictions: Iterable[Prediction], path: Path) -> None:
     """Write energies as a table (.csv), or structures with all that is predicted (.extxyz, .xyz).
 
+    Half of an ensemble's interval is a column, or a structure's `energy_uncertainty`, in eV.
+
     Raises
     ------
     StorageError
@@ -184,6 +186,8 @@ def _labelled(prediction: Prediction) -> Atoms:
         labels["forces"] = prediction.forces
     if prediction.stress is not None:
         labels["stress"] = prediction.stress
+    if prediction.half_width is not None:
+        atoms.info["energy_uncertainty"] = prediction.half_width
     atoms.calc = SinglePointCalculator(atoms, **labels)
     return atoms
 

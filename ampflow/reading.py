@@ -81,7 +81,11 @@ def expand_files(patterns: list[str]) -> list[Path]:
         found = [pattern] if exact else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
         matches = [Path(name) for name in found if not Path(name).is_dir()]
         if not matches:
-            raise DataError(f"{pattern}: no such file", "check the path (data.files, --data)")
+            if found:
+                raise DataError(f"{pattern}: a folder", f"name its files: '{pattern}/*.traj'")
+            raise DataError(
+                f"{pattern}: no such file", "check the path (FILES, --data, or data.files)"
+            )
         files += matches
     counts = Counter(path.resolve() for path in files)
     twice = [path for path in files if counts[path.resolve()] > 1]

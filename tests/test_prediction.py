@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -113,6 +114,17 @@ def test_predict_writes_structures(model: Path, structures: Path, tmp_path: Path
             assert noted.info == {"name": "one"}
             assert noted.get_potential_energy() == pytest.approx(atoms.get_potential_energy())
             assert set(noted.calc.results) - {"energy"} == ({"forces"} if options else set())
+
+
+# Forces of a hard cutoff are not those of its energy's jumps, and a user hears of it.
+def test_hard_cutoff(model: Path, structures: Path, tmp_path: Path) -> None:
+    smooth = Potential.load(model)
+    replace(smooth, descriptor=smooth.descriptor | {"switch_width": 0.0}).save(tmp_path / "hard")
+    for folder, warned in ((model, False), (tmp_path / "hard", True)):
+        arguments = ["predict", folder, structures, "--out", tmp_path / "p.extxyz", "--forces"]
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert result.exit_code == 0
+        assert ("hard cutoff" in result.stderr) == warned
 
 
 # What is predicted is not written over.

@@ -148,6 +148,8 @@ def test_expanding_files(tmp_path: Path) -> None:
     assert [path.name for path in found] == ["a.traj", "b.traj"]
     with pytest.raises(DataError, match=r"no\*\.traj: no such file"):
         expand_files([str(tmp_path / "no*.traj")])
+    with pytest.raises(DataError, match=f"{tmp_path}: a folder"):
+        expand_files([str(tmp_path)])
     with pytest.raises(DataError, match=r"a\.traj: named twice"):
         expand_files([str(tmp_path / "a.traj"), str(tmp_path / "*.traj")])
 

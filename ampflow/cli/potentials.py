@@ -62,6 +62,7 @@ def predict(
     from ampflow.cli.display import step_bars
     from ampflow.clusters.machine import refuse_heavy_work
     from ampflow.errors import OptionError
+    from ampflow.potential.calculator import why_jumps
     from ampflow.potential.ensemble import load_any
     from ampflow.reading import expand_files
 
@@ -73,6 +74,8 @@ def predict(
     potential, paths = load_any(model), expand_files(files)
     if out is not None and out.resolve() in {path.resolve() for path in paths}:
         raise OptionError(f"{out}: one of the files to predict", "--out with another name")
+    if forces and (why := why_jumps(potential)):
+        typer.secho(f"Warning: {why}", fg="yellow", err=True)
     with step_bars() as bars:
         found = prediction.predict(potential, paths, forces=forces, progress=bars("Predict"))
         if out is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ampflow.potential.ensemble import Ensemble, load_any
 from ampflow.potential.model import Potential
 
-__all__ = ["AmpflowCalculator", "load"]
+__all__ = ["AmpflowCalculator", "load", "why_jumps"]
 
 
 class AmpflowCalculator(Calculator):
@@ -80,15 +80,21 @@ class AmpflowCalculator(Calculator):
             self.results["stress"] = stress
 
     def _warn_of_jumps(self) -> None:
-        descriptor = self.potential.fingerprints
-        if not self._warned and descriptor.switch_width == 0:
+        if not self._warned and (why := why_jumps(self.potential)):
             self._warned = True
-            warnings.warn(
-                f"the fingerprints have a hard cutoff: the energy jumps when atoms come nearer "
-                f"than {descriptor.cutoff:g} Å or leave, which forces do not see. For dynamics "
-                "train with fingerprints.switch_width above 0",
-                stacklevel=2,
-            )
+            warnings.warn(why, stacklevel=2)
+
+
+def why_jumps(potential: Potential | Ensemble) -> str:
+    """Say why the energy jumps where forces do not see it; empty if it does not."""
+    descriptor = potential.fingerprints
+    if descriptor.switch_width > 0:
+        return ""
+    return (
+        "the fingerprints have a hard cutoff: the energy jumps when atoms come nearer "
+        f"than {descriptor.cutoff:g} Å or leave, which forces do not see. For dynamics "
+        "train with fingerprints.switch_width above 0"
+    )
 
 
 def load(path: str | Path) -> AmpflowCalculator:

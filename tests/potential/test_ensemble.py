@@ -22,7 +22,7 @@ from ampflow.potential.network import Network
 from ampflow.potential.references import ReferenceEnergies
 from ampflow.potential.scaling import Scaler
 from ampflow.potential.training import train
-from ampflow.prediction import predict, table
+from ampflow.prediction import predict, table, write
 
 Make = Callable[..., Dataset]
 DESCRIPTOR = GMP(sigmas=[0.5, 1.0], orders=[0, 1], cutoff=4.0, switch_width=1.0, square=True)
@@ -106,7 +106,7 @@ def test_unusable_folder(untrained: Ensemble, tmp_path: Path) -> None:
         ampflow.load(folder)
 
 
-# Predictions of files have the interval in their table.
+# Predictions of files have the interval in their table, and in structures.
 def test_predictions(untrained: Ensemble, tmp_path: Path) -> None:
     atoms = molecule("H2O")
     atoms.write(tmp_path / "water.xyz")
@@ -114,3 +114,6 @@ def test_predictions(untrained: Ensemble, tmp_path: Path) -> None:
     found = untrained.evaluate(read(tmp_path / "water.xyz"))
     assert rows.predicted_ev[0] == pytest.approx(found.energies.sum())
     assert rows.half_width_ev[0] == pytest.approx(found.half_width)
+    write(predict(untrained, [tmp_path / "water.xyz"]), tmp_path / "out.extxyz")
+    uncertainty = read(tmp_path / "out.extxyz").info["energy_uncertainty"]
+    assert uncertainty == pytest.approx(found.half_width, rel=1e-6)
