@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ampflow.tuning.catalogue import list_studies, trials_of
 from ampflow.tuning.leases import Leases
 from ampflow.tuning.objective import Potentials
 
-__all__ = ["SiteUser", "hidden", "result_of"]
+__all__ = ["SiteUser", "hidden", "let_go", "result_of"]
 
 _PROFILE = {
     "cores": 1,
@@ -167,8 +167,8 @@ class SiteUser:
     def hold(self, trials: int) -> list[psutil.Process]:
         """Stop the workers where they are if so many trials have checkpoints, and return them.
 
-        However fast the machine is, they are not done before `resume` is called of them, or they
-        are killed. Those that are there too early are slowed down, however late others begin.
+        However fast the machine is, they are not done before they are let go, or killed. Those
+        that are there too early are slowed down, however late others begin.
         """
         held, known = [], self.epochs()
         for name, holder in Leases(self.out / "cache" / "claims" / "trials", "").holders().items():
@@ -181,8 +181,7 @@ class SiteUser:
         if len(held) == trials and not any(has_locked(each.pid, self._journal()) for each in held):
             return held
         time.sleep(2 if held else 0)
-        for worker in held:
-            worker.resume()
+        let_go(held)
         return []
 
     def wait_and_hold(
@@ -244,6 +243,13 @@ class SiteUser:
             with suppress(psutil.Error):
                 left.kill()
         wait_for("an empty queue", lambda: not self.slurm.queue())
+
+
+def let_go(held: Iterable[psutil.Process]) -> None:
+    """Let workers go on that were held, those that were not killed meanwhile."""
+    for worker in held:
+        with suppress(psutil.NoSuchProcess):
+            worker.resume()
 
 
 def has_locked(pid: int, path: Path) -> bool:

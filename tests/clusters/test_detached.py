@@ -7,7 +7,7 @@ import time
 
 import pytest
 from private_slurm import wait_for
-from site_user import SiteUser, result_of
+from site_user import SiteUser, let_go, result_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -27,8 +27,7 @@ def test_detached_in_a_job(user: SiteUser) -> None:
     held = user.wait_and_hold(2)
     assert state_of(user) == "running"
     assert "driver of" in user.ampflow("jobs")
-    for worker in held:
-        worker.resume()
+    let_go(held)
     user.ampflow("stop")
     assert state_of(user) == "stopped"
     user.check_nothing_left()
@@ -48,8 +47,7 @@ def test_a_driver_that_is_cancelled(serverless_user: SiteUser) -> None:
     user = serverless_user
     name = user.profile("mine")
     user.ampflow(*user.tuning(name, command="run", epochs=400_000, more=("--detach",)))
-    for worker in user.wait_and_hold(2):
-        worker.resume()
+    let_go(user.wait_and_hold(2))
     user.ampflow("jobs", "cancel", "--all")
     wait_for("the driver's end", lambda: user.codes() != [None], 100)
     assert state_of(user) == "stopped"
@@ -68,8 +66,7 @@ def test_the_end_of_the_drivers_time(user: SiteUser) -> None:
     held = user.wait_and_hold(2)  # until the driver's time is over
     begun = (user.cwd.parent / "first").stat().st_mtime
     wait_for("the end of the driver's time", lambda: time.time() > begun + 15)
-    for worker in held:
-        worker.resume()
+    let_go(held)
     wait_for("the run's end", lambda: user.codes() != [None], 600)
     assert user.codes() == [0], user.ampflow("status")
     assert state_of(user) == "done"
@@ -85,8 +82,7 @@ def test_detached_on_this_machine(user: SiteUser) -> None:
     user.ampflow(*arguments)
     held = user.wait_and_hold(2)
     assert state_of(user) == "running"
-    for worker in held:
-        worker.resume()
+    let_go(held)
     user.ampflow("stop")
     assert state_of(user) == "stopped"
     user.check_nothing_left()

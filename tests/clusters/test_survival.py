@@ -10,7 +10,7 @@ from contextlib import suppress
 import psutil
 import pytest
 from private_slurm import wait_for
-from site_user import SiteUser
+from site_user import SiteUser, let_go
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -65,7 +65,7 @@ def test_the_end_of_a_jobs_time(user: SiteUser, other_user: SiteUser) -> None:
                     site.slurm.limit(worker.environ()["SLURM_JOB_ID"])
             before[site] = site.epochs()
         for worker in [worker for worker in knowing if time.time() > _job_end(worker)]:
-            worker.resume()
+            let_go([worker])
             knowing.remove(worker)
         return len(before) == 2 and not knowing
 
