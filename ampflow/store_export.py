@@ -32,8 +32,10 @@ def format_of(path: Path, format: str = "") -> str:
     Raises
     ------
     OptionError
-        If that is none that can be written.
+        If that is none that can be written, or the file's name is that of a store.
     """
+    if path.suffix == ".lmdb":
+        raise OptionError(f"{path}: a store's name", "ampflow store export NEW.npz [STORE]")
     found = format or path.suffix.removeprefix(".")
     if found not in FORMATS:
         raise OptionError(
@@ -58,13 +60,11 @@ def export(
     Raises
     ------
     OptionError
-        If the format is unknown, its library is not installed, or the file is the store's own.
+        If the format is unknown, its library is not installed, or the file's name is a store's.
     StorageError
         If the store is damaged, or the file cannot be written.
     """
     write = FORMATS[format_of(path, format)]
-    if path.resolve() in {store.path, *(part.path for both in store.parts for part in both)}:
-        raise OptionError(f"{path}: this is the store itself", "ampflow store export NEW [STORE]")
     with atomic_path(path) as part:
         write(store, part, progress)
 

@@ -16,7 +16,7 @@ from ampflow.dataset import Structures
 from ampflow.digests import file_digest
 from ampflow.errors import DataError, StorageError
 from ampflow.files import atomic_path, read_json, write_json
-from ampflow.potential.model import MODEL, Evaluation, Potential
+from ampflow.potential.model import ENSEMBLE, MODEL, Evaluation, Potential
 
 if TYPE_CHECKING:
     from ampflow.fingerprints import GMP
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Ensemble", "calibrate", "load_any"]
 
 SCHEMA_VERSION = 1
-_DESCRIPTION = "ensemble.json"
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Ensemble:
             for name, member in zip(names, self.members, strict=True):
                 member.save(part / name)
             write_json(
-                part / _DESCRIPTION,
+                part / ENSEMBLE,
                 {
                     "schema_version": SCHEMA_VERSION,
                     "members": len(self.members),
@@ -118,7 +117,7 @@ class Ensemble:
             If it is not there, is damaged, or was written by a newer ampflow.
         """
         try:
-            said = read_json(folder / _DESCRIPTION)
+            said = read_json(folder / ENSEMBLE)
             if said["schema_version"] > SCHEMA_VERSION:
                 raise StorageError(f"{folder}: written by a newer ampflow", "upgrade ampflow")
             members = [Potential.load(folder / f"member{n}") for n in range(said["members"])]
@@ -141,7 +140,7 @@ def load_any(folder: Path) -> Potential | Ensemble:
     StorageError
         If there is neither, it is damaged, or was written by a newer ampflow.
     """
-    return (Ensemble if (folder / _DESCRIPTION).is_file() else Potential).load(folder)
+    return (Ensemble if (folder / ENSEMBLE).is_file() else Potential).load(folder)
 
 
 def calibrate(ensemble: Ensemble, dataset: Structures) -> Ensemble:

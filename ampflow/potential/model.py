@@ -31,7 +31,7 @@ from ampflow.potential.scaling import Scaler
 if TYPE_CHECKING:
     from ampflow.fingerprints import GMP
 
-__all__ = ["MODEL", "Evaluation", "Potential"]
+__all__ = ["ENSEMBLE", "MODEL", "Evaluation", "Potential"]
 
 SCHEMA_VERSION = 2
 # What turns the description of a version into that of the next. A folder of every version is kept
@@ -39,7 +39,7 @@ SCHEMA_VERSION = 2
 _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda old: {**old, "network": {**old["network"], "elements": []}},  # one for all
 }
-MODEL, _WEIGHTS = "model.json", "weights.safetensors"
+MODEL, ENSEMBLE, _WEIGHTS = "model.json", "ensemble.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class Potential:
 
 def _read_description(folder: Path) -> dict[str, Any]:
     if not (folder / MODEL).is_file():
-        if (folder / "ensemble.json").is_file():
+        if (folder / ENSEMBLE).is_file():
             raise StorageError(
                 f"{folder}: an ensemble, and one potential is needed", f"{folder / 'member0'}"
             )

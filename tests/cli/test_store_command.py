@@ -78,11 +78,14 @@ def test_export(cache: Path, tmp_path: Path) -> None:
 
 
 def test_export_writes_over_nothing_else(cache: Path, tmp_path: Path) -> None:
-    # Not over the store, named first by mistake, nor over a folder.
+    # Not over a store, named first by mistake, nor over one of its files, nor over a folder.
     store = FingerprintStore(str(cache / "stores" / "abc.lmdb"))
-    done = run("export", store.path, "--format", "npz", "--cache", cache)
-    assert done.returncode == 1
-    assert "this is the store itself" in done.stderr
+    for path in (store.path, store.parts[0][1].path):
+        before = path.read_bytes()
+        done = run("export", path, "--format", "npz", "--cache", cache)
+        assert done.returncode == 1
+        assert "a store's name" in done.stderr
+        assert path.read_bytes() == before
     (tmp_path / "mine.npz").mkdir()
     assert run("export", tmp_path / "mine.npz", "--cache", cache).returncode == 1
     assert (tmp_path / "mine.npz").is_dir()
